@@ -1,0 +1,1 @@
+"""What platform_api and the provisioner agree upon: the words, the spec, the queue's doorbell."""
