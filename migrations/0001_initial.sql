@@ -106,7 +106,7 @@ CREATE TABLE work_item (
     parked_at   timestamptz,
     PRIMARY KEY (kind, key)
 );
-CREATE INDEX work_item_due ON work_item (due_at) WHERE due_at IS NOT NULL AND parked_at IS NULL;
+CREATE INDEX work_item_due ON work_item (kind, due_at) WHERE due_at IS NOT NULL AND parked_at IS NULL;
 
 -- E-mail waits here, written in the transaction that causes it; dedupe_key makes one sending per cause.
 CREATE TABLE outbox (

@@ -1,6 +1,6 @@
 """The queue's doorbell: put an object on the work queue, in the transaction that causes it."""
 
-from datetime import datetime
+from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import Any
 
@@ -10,45 +10,58 @@ CHANNEL = "berth_work"
 
 
 class Kind(StrEnum):
+    """What a key names. A transaction that locks items of several kinds takes them in this order."""
+
     SUBSCRIPTION = "subscription"
     INSTANCE = "instance"
     EMAIL = "email"
 
 
-_ENQUEUE = """
+# seq tells a running pass that it may have read too early; attempts = 0 ends a backoff that began before
+# this cause. least() ignores NULL, so an idle item takes the new time.
+ENQUEUE = """
     INSERT INTO work_item AS w (kind, key, due_at)
-    SELECT %(kind)s, key, coalesce(%(due_at)s, now()) FROM unnest(%(keys)s::text[]) AS key ORDER BY key
+    SELECT DISTINCT %(kind)s, key, coalesce(%(due_at)s, now()) FROM unnest(%(keys)s::text[]) AS key
+     ORDER BY key
     ON CONFLICT (kind, key) DO UPDATE
-       SET due_at = least(w.due_at, excluded.due_at), seq = w.seq + 1, parked_at = NULL
+       SET due_at = least(w.due_at, excluded.due_at), seq = w.seq + 1, attempts = 0, parked_at = NULL
 """
 
 # attempts > 0 means the item is in backoff: a nudge is remembered in seq but does not shorten the wait.
 _NUDGE = """
     INSERT INTO work_item AS w (kind, key, due_at)
-    SELECT %(kind)s, key, now() FROM unnest(%(keys)s::text[]) AS key ORDER BY key
+    SELECT %(kind)s, key, now() + random() * %(spread)s::interval
+      FROM (SELECT DISTINCT unnest(%(keys)s::text[]) AS key) AS wanted
+     ORDER BY key
     ON CONFLICT (kind, key) DO UPDATE
        SET due_at = CASE WHEN w.attempts = 0 THEN least(w.due_at, excluded.due_at) ELSE w.due_at END,
            seq = w.seq + 1
      WHERE w.parked_at IS NULL
 """
 
+_NOTIFY = "SELECT pg_notify(%s, %s)"
 
-async def enqueue(
-    conn: AsyncConnection[Any], kind: Kind, *keys: str, due_at: datetime | None = None
-) -> None:
-    """Make each `(kind, key)` due at `due_at` (now if None), earlier if it was due earlier.
 
-    For causes from outside (an event, a person, the sweep): it also revives a parked item.
-    Runs in the caller's transaction; workers are notified when that commits.
+async def enqueue(conn: AsyncConnection[Any], kind: Kind, *keys: str, due_at: datetime | None = None) -> None:
+    """Promise each `(kind, key)` a pass that begins after this commit, by `due_at` at the latest (None: now).
+
+    For causes from outside (an event, a person, the sweep): it ends a backoff and revives a parked item.
+    An item that is running when this commits runs once more, at once, whatever `due_at` says.
+    Runs in the caller's transaction, which holds each item's row until it ends: keep it short.
     """
-    await conn.execute(_ENQUEUE, {"kind": kind, "keys": sorted(set(keys)), "due_at": due_at})
-    await conn.execute("SELECT pg_notify(%s, %s)", (CHANNEL, kind))
+    if not keys:
+        return
+    await conn.execute(ENQUEUE, {"kind": kind, "keys": list(keys), "due_at": due_at})
+    await conn.execute(_NOTIFY, (CHANNEL, kind))
 
 
-async def nudge(conn: AsyncConnection[Any], kind: Kind, *keys: str) -> None:
-    """Make each `(kind, key)` due now because something about it was seen to change.
+async def nudge(conn: AsyncConnection[Any], kind: Kind, *keys: str, spread: timedelta = timedelta(0)) -> None:
+    """Make each `(kind, key)` due because something about it was seen to change, or might have.
 
     Respects backoff and parking, so that a flapping object cannot make its own retries hot.
+    `spread` scatters the keys evenly over that time, so that a resync of all is no burst.
     """
-    await conn.execute(_NUDGE, {"kind": kind, "keys": sorted(set(keys))})
-    await conn.execute("SELECT pg_notify(%s, %s)", (CHANNEL, kind))
+    if not keys:
+        return
+    await conn.execute(_NUDGE, {"kind": kind, "keys": list(keys), "spread": spread})
+    await conn.execute(_NOTIFY, (CHANNEL, kind))
