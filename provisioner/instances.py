@@ -1,18 +1,65 @@
 """The handler of instance items: make one instance match its spec, and say how it is."""
 
+import random
 from dataclasses import dataclass
-from datetime import datetime
-from typing import Any
+from datetime import UTC, datetime, timedelta
+from typing import Any, Final
 
+import structlog
 from psycopg import AsyncConnection
+from psycopg.rows import class_row
 from psycopg_pool import AsyncConnectionPool
+from pydantic import ValidationError
 
-from provisioner.clients.helm import Charts
-from provisioner.clients.kubernetes import KubernetesClient
-from provisioner.secrets import RootKey
+from provisioner.clients.kubernetes import RefusedError
+from provisioner.contract.errors import PermanentError
+from provisioner.contract.spec import CONDITIONS, SPEC, Desired, InstanceSpec, Phase
+from provisioner.executor import Executor
+from provisioner.plan import Target, plan
+from provisioner.render import Renderer
+from provisioner.status import Pass, Status, changed, status, turned
 from provisioner.values import PlatformSettings
 from provisioner.watch import WatchCache
 from provisioner.workqueue import Lease, WorkItem
+
+_UNKNOWN: Final = timedelta(seconds=1)
+_FALLBACK: Final = timedelta(seconds=30)
+_RESYNC: Final = timedelta(minutes=10)
+# Namespace and isolation, then what is inside, then one more look; further ones wait for the cluster.
+_ROUNDS: Final = 4
+
+log = structlog.get_logger(__name__)
+
+_SELECT: Final = """
+    SELECT id, customer_id, spec, generation, observed_generation, phase, conditions, ready_at
+      FROM instance WHERE id = %s
+"""
+
+_RECORD: Final = """
+    UPDATE instance
+       SET phase = %(phase)s, conditions = %(conditions)s::jsonb, observed_generation = %(observed)s,
+           phase_since = CASE WHEN phase = %(phase)s THEN phase_since ELSE now() END,
+           ready_at = CASE WHEN %(phase)s = 'ready' THEN coalesce(ready_at, now()) ELSE ready_at END
+     WHERE id = %(id)s
+"""
+
+_EVENT: Final = "INSERT INTO instance_event (instance_id, reason, message) VALUES (%s, %s, %s)"
+
+
+@dataclass(frozen=True, slots=True)
+class _Row:
+    id: str
+    customer_id: str
+    spec: dict[str, Any]
+    generation: int
+    observed_generation: int
+    phase: str
+    conditions: list[Any]
+    ready_at: datetime | None
+
+    @property
+    def status(self) -> Status:
+        return Status(Phase(self.phase), tuple(CONDITIONS.validate_python(self.conditions)))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -21,20 +68,107 @@ class InstanceHandler:
 
     Attributes:
         pool: the database, for reading; writes go through the lease.
-        client: the cluster.
         cache: what is in the cluster; someone must be running it.
-        charts: the charts instances are made from.
+        executor: changes the cluster; it should teach `cache` what it applied.
+        renderer: makes manifests from specs.
         platform: what all instances share.
-        root: the key instance secrets come from.
     """
 
     pool: AsyncConnectionPool[AsyncConnection[Any]]
-    client: KubernetesClient
     cache: WatchCache
-    charts: Charts
+    executor: Executor
+    renderer: Renderer
     platform: PlatformSettings
-    root: RootKey
 
     async def handle(self, item: WorkItem, lease: Lease) -> datetime | None:
-        """Bring the instance `item.key` closer to its spec; returns when to look again at the latest."""
+        """Bring the instance `item.key` closer to its spec, record how it is; returns when to look again.
+
+        Raises:
+            PermanentError: its spec, chart or a manifest was refused; recorded as a condition where possible.
+            TemporaryError: the cluster failed a call; what was done so far stays.
+        """
+        row = await self._load(item.key)
+        if row is None or row.phase == Phase.DELETED:
+            return None
+        spec = _spec(row)
+        target = await self.renderer.target(spec)
+        try:
+            found = await self._reconcile(spec, target)
+        except RefusedError as error:
+            await self._record_refusal(lease, row, spec, target, error)
+            raise
+        now = datetime.now(UTC)
+        if found is None:
+            return now + _UNKNOWN
+        after = await self._record(lease, row, found, now)
+        return now + _look_again(spec, after)
+
+    async def _load(self, key: str) -> _Row | None:
+        async with self.pool.connection() as conn, conn.cursor(row_factory=class_row(_Row)) as cursor:
+            await cursor.execute(_SELECT, [key])
+            return await cursor.fetchone()
+
+    async def _reconcile(self, spec: InstanceSpec, target: Target) -> Pass | None:
+        """Plan and act until nothing more can run now; None while the cluster's state is unknown."""
+        for _ in range(_ROUNDS):
+            observed = self.cache.observed(spec.namespace)
+            if observed is None:
+                return None
+            planned = plan(target, observed)
+            if not planned.steps:
+                break
+            log.info("changing instance", instance=spec.instance_id, steps=[*map(str, planned.steps)])
+            await self.executor.run(planned.steps, spec.namespace)
+        observed = self.cache.observed(spec.namespace)
+        return None if observed is None else Pass(spec, target, plan(target, observed), observed)
+
+    async def _record(self, lease: Lease, row: _Row, found: Pass, now: datetime) -> Status:
+        before = row.status
+        after = status(found, before, now)
+        observed = row.generation if found.plan.settled else row.observed_generation
+        if not changed(before, after) and observed == row.observed_generation:
+            return after
+        async with lease.transaction() as conn:
+            await conn.execute(
+                _RECORD,
+                {
+                    "id": row.id,
+                    "phase": after.phase,
+                    "conditions": CONDITIONS.dump_json(list(after.conditions)).decode(),
+                    "observed": observed,
+                },
+            )
+            for reason, message in turned(before, after):
+                await conn.execute(_EVENT, [row.id, reason, message])
+            if after.phase is Phase.READY and row.ready_at is None:
+                await self._announce(conn, row, found.spec)
+        return after
+
+    async def _announce(self, conn: AsyncConnection[Any], row: _Row, spec: InstanceSpec) -> None:
         raise NotImplementedError
+
+    async def _record_refusal(
+        self, lease: Lease, row: _Row, spec: InstanceSpec, target: Target, error: RefusedError
+    ) -> None:
+        observed = self.cache.observed(spec.namespace)
+        if observed is not None:
+            found = Pass(spec, target, plan(target, observed), observed, refusal=str(error))
+            await self._record(lease, row, found, datetime.now(UTC))
+
+
+def _spec(row: _Row) -> InstanceSpec:
+    try:
+        return SPEC.validate_python(row.spec)
+    except ValidationError as error:
+        problem = error.errors(include_input=False, include_url=False)[0]
+        where = ".".join(str(part) for part in problem["loc"])
+        raise PermanentError(
+            f"the spec of instance '{row.id}' cannot be read ({where}: {problem['msg']}):"
+            " let its subscription write it again with `berth queue retry`"
+        ) from error
+
+
+def _look_again(spec: InstanceSpec, after: Status) -> timedelta:
+    waiting = spec.desired is Desired.RUNNING and after.phase is not Phase.READY
+    # jitter, so that a fleet started together does not stay in step
+    return _FALLBACK if waiting else _RESYNC * random.uniform(0.8, 1.2)  # noqa: S311 - jitter, not a secret

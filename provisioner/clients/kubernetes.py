@@ -192,17 +192,21 @@ class KubernetesClient:
         """
         kind = kind_of(manifest)
         metadata = manifest["metadata"]
-        answer = await self._answer(
-            _Call(
-                "PATCH",
-                kind.path(metadata.get("namespace"), metadata["name"]),
-                _accept(kind, "PartialObjectMetadata"),
-                {"fieldManager": FIELD_MANAGER, "force": "true"},
-                body=manifest,
-                content_type="application/apply-patch+yaml",
-            )
+        call = _Call(
+            "PATCH",
+            kind.path(metadata.get("namespace"), metadata["name"]),
+            _accept(kind, "PartialObjectMetadata"),
+            {"fieldManager": FIELD_MANAGER, "force": "true"},
+            body=manifest,
+            content_type="application/apply-patch+yaml",
         )
-        return _typed(kind, answer)
+        try:
+            return _typed(kind, await self._answer(call))
+        except RefusedError as error:
+            if not kind.metadata_only:
+                raise
+            # the server's sentence may quote what it refuses, which is a secret here
+            raise RefusedError(f"Kubernetes refused {call} ({error.reason})", error.reason) from None
 
     async def get(self, kind: ResourceKind, namespace: str | None, name: str) -> Object:
         """Return one object.
@@ -292,7 +296,7 @@ class _Call:
     path: str
     accept: str
     query: Mapping[str, str] = field(default_factory=dict)
-    body: Mapping[str, Any] | None = None
+    body: Mapping[str, Any] | None = field(default=None, repr=False)
     content_type: str = "application/json"
 
     def __str__(self) -> str:
