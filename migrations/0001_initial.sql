@@ -55,6 +55,7 @@ CREATE TABLE subscription (
     interval             text NOT NULL,
     price_id             text NOT NULL,
     status               text NOT NULL,
+    status_since         timestamptz NOT NULL DEFAULT now(),  -- when we first saw it: a grace period counts from here
     current_period_end   timestamptz,
     cancel_at_period_end boolean NOT NULL DEFAULT false,
     fetched_at           timestamptz NOT NULL DEFAULT now()

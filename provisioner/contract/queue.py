@@ -39,6 +39,8 @@ _NUDGE = """
      WHERE w.parked_at IS NULL
 """
 
+_HOLD = "SELECT 1 FROM work_item WHERE kind = %s AND key = %s FOR UPDATE"
+
 _NOTIFY = "SELECT pg_notify(%s, %s)"
 
 
@@ -65,3 +67,12 @@ async def nudge(conn: AsyncConnection[Any], kind: Kind, *keys: str, spread: time
         return
     await conn.execute(_NUDGE, {"kind": kind, "keys": list(keys), "spread": spread})
     await conn.execute(_NOTIFY, (CHANNEL, kind))
+
+
+async def hold(conn: AsyncConnection[Any], kind: Kind, key: str) -> None:
+    """Lock an item's row before the rows of the object it names.
+
+    A handler's transaction starts by locking its own item; whoever writes another's object takes the same
+    order with this, or the two could wait for each other.
+    """
+    await conn.execute(_HOLD, (kind, key))

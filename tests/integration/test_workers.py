@@ -121,7 +121,7 @@ async def test_a_lost_lease_cancels_its_handler_and_nothing_is_recorded(
         await soon(handlers.started)
         await run_sql(
             pool,
-            "UPDATE work_item SET epoch = epoch + 1, lease_owner = 'b', lease_until = now() + '1 h'::interval",
+            "UPDATE work_item SET epoch = epoch + 1, lease_owner = 'b', lease_until = now() + '1 h'",
         )
         taken = await row(pool, "a")
         assert await soon(handlers.cancelled) == "a"
