@@ -1,0 +1,131 @@
+"""Logs, and the log of requests: which, how long, what came of it; never bodies, tokens or query strings."""
+
+import logging
+import re
+import sys
+import time
+import traceback
+from collections.abc import Mapping
+from typing import Literal
+
+import psycopg
+import structlog
+from starlette.datastructures import Headers, MutableHeaders
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from platform_api import problems
+from platform_api.metrics import Metrics
+from platform_api.problems import Problem, problem_response
+from provisioner.contract.ids import new_id
+
+Log = structlog.stdlib.BoundLogger
+
+_REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
+_METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
+_QUIET_ROUTES = frozenset({"/healthz", "/readyz"})
+_MAX_FRAMES = 30
+
+
+def configure_logs(log_format: Literal["json", "console"]) -> None:
+    """Send this process's logs, libraries' included, to standard error: one line each."""
+    shared: list[structlog.types.Processor] = [
+        structlog.contextvars.merge_contextvars,
+        structlog.stdlib.add_log_level,
+        structlog.stdlib.add_logger_name,
+        structlog.processors.TimeStamper(fmt="iso", utc=True),
+    ]
+    renderer: structlog.types.Processor = (
+        structlog.processors.JSONRenderer() if log_format == "json" else structlog.dev.ConsoleRenderer()
+    )
+    structlog.configure(
+        processors=[*shared, structlog.stdlib.ProcessorFormatter.wrap_for_formatter],
+        wrapper_class=structlog.stdlib.BoundLogger,
+        logger_factory=structlog.stdlib.LoggerFactory(),
+        cache_logger_on_first_use=True,
+    )
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(
+        structlog.stdlib.ProcessorFormatter(
+            foreign_pre_chain=shared,
+            processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, renderer],
+        )
+    )
+    logging.basicConfig(level=logging.INFO, handlers=[handler], force=True)
+    # These tell of every request or connection at INFO, with addresses that may hold more than we log.
+    for chatty in ("httpx", "httpcore", "stripe", "psycopg.pool", "asyncio"):
+        logging.getLogger(chatty).setLevel(logging.WARNING)
+
+
+def describe(error: BaseException) -> Mapping[str, object]:
+    """What may be logged of `error`: types and frames. Messages may quote what was sent, so they stay out."""
+    frames = traceback.extract_tb(error.__traceback__)[-_MAX_FRAMES:]
+    described: dict[str, object] = {
+        "error": type(error).__qualname__,
+        "frames": [f"{frame.filename}:{frame.lineno} {frame.name}" for frame in frames],
+    }
+    if isinstance(error, psycopg.Error) and error.sqlstate:
+        described["sqlstate"] = error.sqlstate
+        described["message"] = error.diag.message_primary
+    if error.__cause__ is not None:
+        described["cause"] = type(error.__cause__).__qualname__
+    return described
+
+
+class RequestLog:
+    """The outermost layer: names each request, measures it, logs it, and answers what nothing else caught."""
+
+    def __init__(self, app: ASGIApp, metrics: Metrics, log: Log) -> None:
+        self._app = app
+        self._metrics = metrics
+        self._log = log
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass on the request, named and measured."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        request_id = _request_id(scope)
+        scope.setdefault("state", {})["request_id"] = request_id
+        with structlog.contextvars.bound_contextvars(request_id=request_id):
+            await self._measured(scope, receive, send, request_id)
+
+    async def _measured(self, scope: Scope, receive: Receive, send: Send, request_id: str) -> None:
+        started = time.perf_counter()
+        status = 0
+
+        async def noting_send(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+                MutableHeaders(scope=message)["x-request-id"] = request_id
+            await send(message)
+
+        try:
+            await self._app(scope, receive, noting_send)
+        except Exception as error:
+            self._log.error("request failed", **describe(error))
+            if status:
+                raise
+            problem = Problem(problems.INTERNAL, "It has been recorded; try again, or tell support.")
+            await problem_response(problem, request_id)(scope, receive, noting_send)
+        finally:
+            self._record(scope, status, time.perf_counter() - started)
+
+    def _record(self, scope: Scope, status: int, seconds: float) -> None:
+        method = scope["method"] if scope["method"] in _METHODS else "other"
+        route = getattr(scope.get("route"), "path", "unmatched")
+        self._metrics.requests.labels(method, route, str(status)).inc()
+        self._metrics.request_seconds.labels(method, route).observe(seconds)
+        if route in _QUIET_ROUTES and status < 400:
+            return
+        extra = {}
+        if (cause := scope["state"].get("cause")) is not None:
+            extra = {"cause": describe(cause)}
+        self._log.info(
+            "request", method=method, route=route, status=status, ms=round(seconds * 1000, 1), **extra
+        )
+
+
+def _request_id(scope: Scope) -> str:
+    given = Headers(scope=scope).get("x-request-id", "")
+    return given if _REQUEST_ID.fullmatch(given) else new_id("req")

@@ -1,0 +1,43 @@
+from dataclasses import dataclass
+
+from prometheus_client import CollectorRegistry, Counter, Histogram
+from prometheus_client.gc_collector import GCCollector
+from prometheus_client.process_collector import ProcessCollector
+
+_BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
+
+
+@dataclass(frozen=True)
+class Metrics:
+    """What one API process counts; seconds are seconds."""
+
+    registry: CollectorRegistry
+    requests: Counter
+    request_seconds: Histogram
+    stripe_events: Counter
+
+
+def make_metrics() -> Metrics:
+    """Return counters at zero, in a registry of their own."""
+    registry = CollectorRegistry()
+    ProcessCollector(registry=registry)
+    GCCollector(registry=registry)
+    return Metrics(
+        registry=registry,
+        requests=Counter(
+            "berth_api_requests", "Requests answered", ["method", "route", "status"], registry=registry
+        ),
+        request_seconds=Histogram(
+            "berth_api_request_seconds",
+            "Time to answer",
+            ["method", "route"],
+            buckets=_BUCKETS,
+            registry=registry,
+        ),
+        stripe_events=Counter(
+            "berth_api_stripe_events",
+            "Events received from Stripe, by what became of them",
+            ["type", "outcome"],
+            registry=registry,
+        ),
+    )
