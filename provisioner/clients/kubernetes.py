@@ -155,7 +155,7 @@ class KubernetesClient:
         for _ in range(_MAX_PAGES):
             accept = _accept(kind, "PartialObjectMetadataList")
             page = await self._answer(_Call("GET", kind.path(namespace), accept, query))
-            items += (_typed(kind, item) for item in page["items"])
+            items += (_typed(kind, item) for item in page["items"] or ())
             query["continue"] = page["metadata"].get("continue", "")
             if not query["continue"]:
                 return Listing(tuple(items), page["metadata"]["resourceVersion"])
