@@ -86,5 +86,3 @@ def age(moment: datetime) -> str:
         if seconds >= size:
             return f"{sign}{seconds // size}{unit}{seconds % size // part}{smaller}"
     return f"{sign}{seconds}s"
-
-

@@ -69,7 +69,9 @@ class RichProgress:
             self._console.print(f"  [red]✗[/] {escape(title)}")
             raise
         else:
-            self._console.print(f"  [green]✓[/] {escape(title)} [dim]{_duration(time.monotonic() - started)}[/]")
+            self._console.print(
+                f"  [green]✓[/] {escape(title)} [dim]{_duration(time.monotonic() - started)}[/]"
+            )
         finally:
             self._progress.remove_task(task)
             self._leave()
@@ -88,4 +90,10 @@ class RichProgress:
 
 
 def _duration(seconds: float) -> str:
-    return f"{seconds / 60:.0f} min" if seconds >= 90 else f"{seconds:.1f} s" if seconds < 10 else f"{seconds:.0f} s"
+    return (
+        f"{seconds / 60:.0f} min"
+        if seconds >= 90
+        else f"{seconds:.1f} s"
+        if seconds < 10
+        else f"{seconds:.0f} s"
+    )

@@ -1,0 +1,5 @@
+"""The operator's command line."""
+
+from scripts.berth.app import main
+
+__all__ = ["main"]
