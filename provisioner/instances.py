@@ -14,6 +14,7 @@ from pydantic import ValidationError
 from provisioner.clients.kubernetes import RefusedError
 from provisioner.contract.errors import PermanentError
 from provisioner.contract.spec import CONDITIONS, SPEC, Desired, InstanceSpec, Phase
+from provisioner.emails import Template, write_email
 from provisioner.executor import Executor
 from provisioner.plan import Target, plan
 from provisioner.render import Renderer
@@ -141,11 +142,12 @@ class InstanceHandler:
             for reason, message in turned(before, after):
                 await conn.execute(_EVENT, [row.id, reason, message])
             if after.phase is Phase.READY and row.ready_at is None:
-                await self._announce(conn, row, found.spec)
+                spec = found.spec
+                data = {"title": spec.title, "plan": spec.plan, "url": self.platform.url(spec)}
+                await write_email(
+                    conn, f"instance-ready:{row.id}", row.customer_id, Template.INSTANCE_READY, data
+                )
         return after
-
-    async def _announce(self, conn: AsyncConnection[Any], row: _Row, spec: InstanceSpec) -> None:
-        raise NotImplementedError
 
     async def _record_refusal(
         self, lease: Lease, row: _Row, spec: InstanceSpec, target: Target, error: RefusedError
