@@ -127,6 +127,15 @@ BEGIN
     END IF;
 EXCEPTION WHEN duplicate_object OR unique_violation THEN NULL;  -- roles are server-wide: another database made it first
 END $$;
+
+-- Who makes a role may grant it but, unless a superuser, not act as it: the API does, by SET ROLE.
+DO $$
+BEGIN
+    IF NOT pg_has_role(current_user, 'berth_customer', 'SET') THEN
+        EXECUTE format('GRANT berth_customer TO %I', current_user);
+    END IF;
+END $$;
+
 GRANT SELECT ON customer, checkout, subscription, instance, instance_event TO berth_customer;
 
 ALTER TABLE customer ENABLE ROW LEVEL SECURITY;
