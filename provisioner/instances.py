@@ -1,7 +1,7 @@
 """The handler of instance items: make one instance match its spec, and say how it is."""
 
 import random
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 
@@ -11,13 +11,15 @@ from psycopg.rows import class_row
 from psycopg_pool import AsyncConnectionPool
 from pydantic import ValidationError
 
-from provisioner.clients.kubernetes import RefusedError
+from provisioner.clients.helm import Charts
+from provisioner.clients.kubernetes import KubernetesClient, RefusedError
 from provisioner.contract.errors import PermanentError
 from provisioner.contract.spec import CONDITIONS, SPEC, Desired, InstanceSpec, Phase
 from provisioner.emails import Template, write_email
 from provisioner.executor import Executor
 from provisioner.plan import Target, plan
 from provisioner.render import Renderer
+from provisioner.secrets import RootKey
 from provisioner.status import Pass, Status, changed, status, turned
 from provisioner.values import PlatformSettings
 from provisioner.watch import WatchCache
@@ -63,23 +65,31 @@ class _Row:
         return Status(Phase(self.phase), tuple(CONDITIONS.validate_python(self.conditions)))
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(slots=True, kw_only=True)
 class InstanceHandler:
     """Handles Kind.INSTANCE.
 
     Attributes:
         pool: the database, for reading; writes go through the lease.
+        client: the cluster.
         cache: what is in the cluster; someone must be running it.
-        executor: changes the cluster; it should teach `cache` what it applied.
-        renderer: makes manifests from specs.
+        charts: the charts instances are made from.
         platform: what all instances share.
+        root: the key instance secrets come from.
     """
 
     pool: AsyncConnectionPool[AsyncConnection[Any]]
+    client: KubernetesClient
     cache: WatchCache
-    executor: Executor
-    renderer: Renderer
+    charts: Charts
     platform: PlatformSettings
+    root: RootKey
+    _executor: Executor = field(init=False, repr=False)
+    _renderer: Renderer = field(init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        self._executor = Executor(self.client, self.cache.learn)
+        self._renderer = Renderer(self.charts, self.platform, self.root)
 
     async def handle(self, item: WorkItem, lease: Lease) -> datetime | None:
         """Bring the instance `item.key` closer to its spec, record how it is; returns when to look again.
@@ -92,7 +102,7 @@ class InstanceHandler:
         if row is None or row.phase == Phase.DELETED:
             return None
         spec = _spec(row)
-        target = await self.renderer.target(spec)
+        target = await self._renderer.target(spec)
         try:
             found = await self._reconcile(spec, target)
         except RefusedError as error:
@@ -119,7 +129,7 @@ class InstanceHandler:
             if not planned.steps:
                 break
             log.info("changing instance", instance=spec.instance_id, steps=[*map(str, planned.steps)])
-            await self.executor.run(planned.steps, spec.namespace)
+            await self._executor.run(planned.steps, spec.namespace)
         observed = self.cache.observed(spec.namespace)
         return None if observed is None else Pass(spec, target, plan(target, observed), observed)
 
