@@ -1,0 +1,71 @@
+from datetime import timedelta
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import AfterValidator, Field, SecretStr, ValidationError
+
+from provisioner.contract.settings import PREFIX, EnvironmentSettings, SettingsError
+from provisioner.emails import MailServer
+
+
+def _with_slug(value: str) -> str:
+    if "{slug}" not in value:
+        raise ValueError("must contain {slug}, as in https://{slug}.apps.example.com")
+    return value
+
+
+def _mail_server(value: SecretStr) -> SecretStr:
+    MailServer.from_url(value.get_secret_value())
+    return value
+
+
+class Settings(EnvironmentSettings):
+    """What the provisioner needs to know. Field `x` is `BERTH_X`, or stands in the file `BERTH_X_FILE` names.
+
+    `kubeconfig` None means the pod's own service account; `charts_dir` None the charts shipped with Berth.
+    """
+
+    database_url: SecretStr
+    stripe_api_key: SecretStr
+    stripe_api_url: str = "https://api.stripe.com"
+    apps_url: Annotated[str, AfterValidator(_with_slug)]
+    root_key: SecretStr
+    smtp_url: Annotated[SecretStr, AfterValidator(_mail_server)]
+    mail_from: str
+    kubeconfig: Path | None = None
+    catalogue_dir: Path | None = None
+    charts_dir: Path | None = None
+    ingress_class: str = ""
+    storage_class: str = ""
+    tenant_node_selector: dict[str, str] = Field(default_factory=dict)
+    tenant_tolerations: list[dict[str, Any]] = Field(default_factory=list)
+    workers: int = Field(default=8, ge=1, le=64)
+    lease_seconds: float = Field(default=30, ge=1, le=600)
+    provisioner_metrics_port: int = Field(default=9181, ge=0, le=65535)
+    log_format: Literal["json", "console"] = "json"
+
+    @property
+    def lease(self) -> timedelta:
+        """How long a claimed item is ours unless we say that we live."""
+        return timedelta(seconds=self.lease_seconds)
+
+    @property
+    def charts(self) -> Path:
+        """The folder of the charts instances are made from."""
+        return self.charts_dir or Path(__file__).resolve().parent.parent / "helm"
+
+
+def load_settings() -> Settings:
+    """Read the settings from the environment.
+
+    Raises:
+        SettingsError: one or more are missing or unusable; all are named, no value is shown.
+    """
+    try:
+        return Settings()
+    except ValidationError as error:
+        wrong = "; ".join(
+            f"{PREFIX}{'.'.join(map(str, e['loc'])).upper()}: {e['msg']}"
+            for e in error.errors(include_input=False, include_url=False, include_context=False)
+        )
+    raise SettingsError(f"set these in the environment (NAME, or NAME_FILE naming a file): {wrong}")
