@@ -27,10 +27,8 @@ from provisioner.contract.errors import PermanentError
 from provisioner.contract.queue import Kind
 from provisioner.contract.settings import SettingsError
 from provisioner.emails import EmailHandler, MailServer
-from provisioner.executor import Executor
 from provisioner.instances import InstanceHandler
 from provisioner.metrics import WorkerMetrics
-from provisioner.render import Renderer
 from provisioner.scheduler import Scheduler
 from provisioner.secrets import RootKey
 from provisioner.settings import Settings, load_settings
@@ -102,9 +100,10 @@ def _handlers(
     instances = InstanceHandler(
         pool=pool,
         cache=cache,
-        executor=Executor(cluster, cache.learn),
-        renderer=Renderer(Charts(charts), platform, _root_key(settings)),
+        client=cluster,
+        charts=Charts(charts),
         platform=platform,
+        root=_root_key(settings),
     )
     emails = EmailHandler(pool, MailServer.from_url(settings.smtp_url.get_secret_value()), settings.mail_from)
     return {

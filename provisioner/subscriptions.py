@@ -97,8 +97,8 @@ class SubscriptionHandler:
         if customer_id is None:
             raise PermanentError(
                 f"nobody here is Stripe customer {subscription.customer_id} of subscription"
-                f" {subscription.id}: set stripe_customer_id of the customer it belongs to, then berth queue retry subscription"
-                f" {subscription.id}"
+                f" {subscription.id}: set stripe_customer_id of the customer it belongs to, then berth queue"
+                f" retry subscription {subscription.id}"
             )
         bought = Bought(subscription, priced, _row(subscription, customer_id, priced))
         seen = await queries.save_subscription(conn, bought.row)
