@@ -18,7 +18,8 @@ _PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 _LOG_TAIL_LINES = 5
 _LOG_TAIL_BYTES = 16 * 1024
 _POLL_SECONDS = 0.05
-_KILL_SECONDS = 30.0
+# A network namespace takes the kernel a while, a hundred of them half a minute.
+_KILL_SECONDS = 120.0
 
 
 class SandboxError(Exception):
@@ -166,7 +167,7 @@ async def kill_strays(folder: Path) -> int:
     strays = list(_strays(folder))
     for identity in strays:
         _signal(identity.pid, signal.SIGKILL)
-    await _until(lambda: not any(map(_alive, strays)), _KILL_SECONDS, f"processes of {folder}")
+    await until(lambda: not any(map(_alive, strays)), _KILL_SECONDS, f"processes of {folder}")
     return len(strays)
 
 
@@ -259,10 +260,10 @@ async def _end_group(leader: _Identity, grace_seconds: float) -> None:
     group = leader.pid
     _signal_group(group, signal.SIGTERM)
     try:
-        await _until(lambda: not _alive(leader) and not _members(group), grace_seconds, f"process {group}")
+        await until(lambda: not _alive(leader) and not _members(group), grace_seconds, f"process {group}")
     except SandboxError:
         _signal_group(group, signal.SIGKILL)
-        await _until(lambda: not _alive(leader) and not _members(group), _KILL_SECONDS, f"process {group}")
+        await until(lambda: not _alive(leader) and not _members(group), _KILL_SECONDS, f"process {group}")
 
 
 def _members(group: int) -> bool:
@@ -275,9 +276,44 @@ def _members(group: int) -> bool:
     return any(fields[0] not in "ZX" and int(fields[2]) == group for fields in stats if fields is not None)
 
 
-async def _until(done: Callable[[], bool], timeout_seconds: float, what: str) -> None:
+async def until(done: Callable[[], bool], timeout_seconds: float, what: str) -> None:
+    """Wait until `done()` is true of something that is ending.
+
+    Raises:
+        SandboxError: it was not within `timeout_seconds`; names `what`.
+    """
     deadline = time.monotonic() + timeout_seconds
     while not done():
         if time.monotonic() > deadline:
             raise SandboxError(f"{what} did not end within {timeout_seconds:.0f} s: look at it with ps")
         await asyncio.sleep(_POLL_SECONDS)
+
+
+async def run(argv: Sequence[str | Path], timeout_seconds: float = 30.0) -> str:
+    """Run a short command to its end and return its standard output.
+
+    Raises:
+        SandboxError: it is missing, failed or took too long; says what it wrote to standard error.
+    """
+    words = list(map(str, argv))
+    try:
+        process = await asyncio.create_subprocess_exec(
+            *words,
+            stdin=asyncio.subprocess.DEVNULL,
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.PIPE,
+        )
+    except OSError as error:
+        raise SandboxError(f"cannot run {words[0]}: {error}: run `berth sandbox install`") from error
+    try:
+        async with asyncio.timeout(timeout_seconds):
+            output, errors = await process.communicate()
+    except TimeoutError:
+        raise SandboxError(f"`{' '.join(words)}` took over {timeout_seconds:.0f} s: try again") from None
+    finally:
+        if process.returncode is None:
+            process.kill()
+            await process.wait()
+    if process.returncode != 0:
+        raise SandboxError(f"`{' '.join(words)}` failed: {errors.decode(errors='replace').strip()}")
+    return output.decode(errors="replace")
