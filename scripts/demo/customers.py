@@ -69,7 +69,7 @@ class Accounts:
 
 async def sign_up(client: httpx.AsyncClient, buyer: Buyer) -> Account:
     """Create the buyer's account at the platform."""
-    created = await _call(client, "POST", "/v1/customers", json={"email": buyer.email, "name": buyer.name})
+    created = await _call(client, "POST", "/v1/customers", body={"email": buyer.email, "name": buyer.name})
     return Account(buyer, created["id"], created["token"])
 
 
@@ -81,7 +81,7 @@ async def pay(client: httpx.AsyncClient, account: Account) -> Account:
         "POST",
         "/v1/billing/checkout",
         token=account.token,
-        json={"product": buyer.product, "plan": buyer.plan, "interval": buyer.interval, "slug": buyer.slug},
+        body={"product": buyer.product, "plan": buyer.plan, "interval": buyer.interval, "slug": buyer.slug},
     )
     page = await client.get(checkout["url"])
     page.raise_for_status()
@@ -143,15 +143,10 @@ async def _until_answered(
 
 
 async def _call(
-    client: httpx.AsyncClient,
-    method: str,
-    path: str,
-    *,
-    token: str | None = None,
-    json: dict[str, Any] | None = None,
+    client: httpx.AsyncClient, method: str, path: str, *, token: str | None = None, body: object = None
 ) -> dict[str, Any]:
     headers = {"Authorization": f"Bearer {token}"} if token else {}
-    answer = await client.request(method, path, headers=headers, json=json)
+    answer = await client.request(method, path, headers=headers, json=body)
     if answer.is_error:
         raise CommandError(
             f"{method} {path} ended with HTTP {answer.status_code}: {answer.text[:300]}",

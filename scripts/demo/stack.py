@@ -11,11 +11,11 @@ from migrations.runner import migrate
 from sandbox import postgres
 from sandbox.processes import SandboxError
 from sandbox.progress import Progress
+from scripts import machine
 from scripts.berth.state import CHECKOUT, state_root
-from scripts.demo import machine
-from scripts.demo.machine import Cluster
 from scripts.demo.ports import remembered_ports
 from scripts.demo.services import Outside, Services, write_private
+from scripts.machine import Cluster
 
 NAME = "demo"
 
@@ -78,7 +78,7 @@ async def down(progress: Progress) -> None:
         with progress.step("stopping Berth and the stand-ins", 2):
             await services.stop()
         with progress.step("stopping Postgres", 1):
-            await postgres.stop(folder() / "postgres")
+            await asyncio.to_thread(postgres.stop, folder() / "postgres")
     with progress.step("taking the cluster down", 10):
         await machine.stop_cluster(NAME)
     await asyncio.to_thread(shutil.rmtree, folder(), ignore_errors=True)
@@ -92,7 +92,7 @@ async def _cluster(progress: Progress) -> Cluster:
 
 async def _database(port: int, progress: Progress) -> str:
     with progress.step("Postgres and migrations", 4) as step:
-        url = await postgres.start(folder() / "postgres", port)
+        url = await asyncio.to_thread(postgres.start, folder() / "postgres", port)
         step.update(str(await asyncio.to_thread(migrate, url)))
         return url
 

@@ -31,7 +31,7 @@ class WantedPrice:
 
 
 def wanted_prices(catalogue: Catalogue, negotiated: Mapping[str, int]) -> Iterator[WantedPrice]:
-    """Yield every price named by lookup key; `negotiated` has the amounts the catalogue leaves open, in cents."""
+    """Yield each price named by lookup key; `negotiated` has the cents the catalogue leaves open."""
     for product in catalogue.products.values():
         for plan_name, plan in product.plans.items():
             for interval, price in plan.prices.items():

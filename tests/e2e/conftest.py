@@ -9,10 +9,11 @@ import pytest
 
 from provisioner.clients.kubernetes import KINDS, KubernetesClient
 from sandbox.progress import QuietProgress
-from scripts.demo import customers, machine
-from scripts.demo.machine import Cluster
+from scripts import machine
+from scripts.demo import customers
 from scripts.demo.ports import free_ports
 from scripts.demo.services import Outside, Services
+from scripts.machine import Cluster
 from tests.e2e.harness import Berth
 
 NAME = "test"
@@ -39,7 +40,7 @@ def cluster() -> Iterator[Cluster]:
 
 @pytest.fixture
 def start_berth(cluster: Cluster, database_url: str, tmp_path: Path) -> StartBerth:
-    """Start a Berth with `async with start_berth(simulated=True) as berth`."""
+    """What starts a Berth, for a test to use with `async with`."""
 
     @asynccontextmanager
     async def start(*, simulated: bool = True, **extra: str) -> AsyncIterator[Berth]:

@@ -6,9 +6,10 @@ from typing import Annotated
 import typer
 from rich.panel import Panel
 
+from scripts import machine
 from scripts.berth.output import JsonFlag, console, errors, print_json
 from scripts.berth.progress import RichProgress
-from scripts.demo import machine, stack
+from scripts.demo import stack
 from scripts.demo.customers import Accounts
 from scripts.demo.story import Outcome, Story, outcome_table, play
 
@@ -31,7 +32,7 @@ async def _stop() -> None:
 
 async def _start(*, as_json: bool) -> None:
     show = errors if as_json else console
-    reason = None if machine.existing_cluster() else machine.why_simulated()
+    reason = None if machine.existing_cluster() else await machine.why_simulated(stack.NAME)
     if reason:
         show.print(
             Panel(

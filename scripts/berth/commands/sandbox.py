@@ -8,9 +8,9 @@ import typer
 from sandbox import binaries
 from sandbox.kubernetes import cluster
 from sandbox.kubernetes.cluster import ClusterConfig
+from scripts import machine
 from scripts.berth.output import CommandError, JsonFlag, console, errors, print_fields, print_json
 from scripts.berth.progress import RichProgress
-from scripts.demo import machine
 
 app = typer.Typer(no_args_is_help=True, help="Run a real Kubernetes cluster on this machine.")
 
@@ -54,7 +54,16 @@ def status(name: Name = "sandbox", as_json: JsonFlag = False) -> None:
     if as_json:
         print_json(found)
     else:
-        print_fields(found.items())
+        print_fields(
+            [
+                ("state", found.state),
+                ("problems", "; ".join(found.problems) or None),
+                ("kubeconfig", found.info and found.info.kubeconfig),
+                ("API server", found.info and found.info.api_url),
+                ("ingress", found.info and found.info.ingress_url),
+                ("pods", found.info and ("simulated" if found.info.simulated else "real")),
+            ]
+        )
 
 
 @app.command()
@@ -68,7 +77,7 @@ def kubeconfig(name: Name = "sandbox") -> None:
 
 async def _install() -> None:
     progress = RichProgress(console)
-    simulated = machine.why_simulated() is not None
+    simulated = await machine.why_simulated("sandbox") is not None
     await machine.prepare("install", progress, simulated=simulated, simulated_nodes=1)
     await binaries.ensure(["helm"], progress)
     await binaries.kwok_stages()

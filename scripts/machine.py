@@ -30,16 +30,17 @@ class Cluster:
 
 async def start_cluster(name: str, progress: Progress, *, simulated_nodes: int = 0) -> Cluster:
     """Bring the embedded cluster `name` up, installing what is missing; at once when it is up already."""
-    simulated = why_simulated() is not None
+    simulated = await why_simulated(name) is not None
     config = await prepare(name, progress, simulated=simulated, simulated_nodes=simulated_nodes)
     info = await cluster.up(config, progress)
+    ingress = info.ingress_url or "http://127.0.0.1"
     return Cluster(
         info.kubeconfig,
         info.provisioner_kubeconfig,
-        info.ingress_url.replace("127.0.0.1", "{slug}.apps.localhost"),
-        cluster.INGRESS_CLASS,
-        cluster.SIMULATED_STORAGE_CLASS if simulated else cluster.REAL_STORAGE_CLASS,
-        simulated,
+        ingress.replace("127.0.0.1", "{slug}.apps.localhost"),
+        info.ingress_class,
+        info.storage_class,
+        info.simulated,
     )
 
 
@@ -48,11 +49,11 @@ async def stop_cluster(name: str) -> None:
     await cluster.down(ClusterConfig(name, cluster_folder(name), {}))
 
 
-def why_simulated() -> str | None:
+async def why_simulated(name: str) -> str | None:
     """Return the reason why pods must be simulated here, or None where containers can run."""
     if os.environ.get("BERTH_SIMULATED"):
         return "BERTH_SIMULATED is set"
-    return cluster.can_run_pods()
+    return await cluster.can_run_pods(cluster_folder(name))
 
 
 async def prepare(name: str, progress: Progress, *, simulated: bool, simulated_nodes: int) -> ClusterConfig:
