@@ -5,11 +5,11 @@ from contextlib import AbstractAsyncContextManager
 from typing import Any
 
 import structlog
-from catalogue.schema import Catalogue
 from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
 from starlette.middleware import Middleware
 
+from catalogue.schema import Catalogue
 from platform_api import health, problems
 from platform_api.billing import routes as billing
 from platform_api.billing.service import BillingService
@@ -43,6 +43,7 @@ def make_app(
         version="1",
         description=_DESCRIPTION,
         redirect_slashes=False,
+        generate_unique_id_function=lambda route: route.name,
         redoc_url=None,
         lifespan=_lifespan(doorbell),
         middleware=[

@@ -17,7 +17,7 @@ class Health(BaseModel):
     status: str = "ok"
 
 
-@router.get("/healthz", tags=["operation"])
+@router.get("/healthz", tags=["operation"], responses=responses())
 async def healthz() -> Health:
     """Say that the process answers, whatever it depends on does."""
     return Health()

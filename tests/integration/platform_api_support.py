@@ -53,14 +53,16 @@ class Api:
             return await cursor.fetchall() if cursor.description else []
 
 
-def make_settings(database_url: str, stripe_url: str = "http://127.0.0.1:9", **more: str) -> Settings:
+def make_settings(
+    database_url: str, stripe_url: str = "http://127.0.0.1:9", trusted_hosts: str = "*"
+) -> Settings:
     return Settings(
         database_url=SecretStr(database_url),
         stripe_api_key=SecretStr("sk_test_platform_api"),
         stripe_api_url=stripe_url,
         webhook_secret=SecretStr(f"{SECRET} {NEXT_SECRET}"),
         apps_url="http://{slug}.apps.example.com",
-        **more,
+        trusted_hosts=trusted_hosts,
     )
 
 

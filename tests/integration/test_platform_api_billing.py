@@ -1,0 +1,392 @@
+import asyncio
+import contextlib
+import dataclasses
+import socket
+import sys
+from collections.abc import AsyncIterator, Iterator
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+import stripe
+from starlette.requests import Request
+from starlette.responses import JSONResponse
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from sandbox.processes import Daemon
+from tests.integration.platform_api_support import (
+    Api,
+    deliver,
+    event,
+    make_settings,
+    running_api,
+    serving,
+)
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+CHECKOUT = "/v1/billing/checkout"
+STARTER = {"product": "mindroom", "plan": "starter", "interval": "month"}
+PROFESSIONAL = STARTER | {"plan": "professional"}
+LOOKUP_KEYS = ("mindroom_starter_month", "mindroom_professional_month")
+
+
+@dataclasses.dataclass(frozen=True)
+class Stripe:
+    """The stand-in, and Stripe's own client to look into it."""
+
+    url: str
+    client: stripe.StripeClient
+
+    async def session(self, checkout: dict[str, Any], api: Api) -> stripe.checkout.Session:
+        [(session,)] = await api.rows("SELECT stripe_session_id FROM checkout WHERE id = %s", checkout["id"])
+        return await self.client.v1.checkout.sessions.retrieve_async(session)
+
+
+@pytest.fixture(scope="module")
+def stripe_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    folder = tmp_path_factory.mktemp("stripe")
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        port = probe.getsockname()[1]
+    command = [sys.executable, "-m", "sandbox.stripe_api", "--port", port, "--state", folder / "state.sqlite"]
+    daemon = Daemon("stripe", [str(word) for word in command], folder, working_directory=REPOSITORY)
+
+    async def answers() -> bool:
+        with contextlib.suppress(OSError):
+            _, writer = await asyncio.open_connection("127.0.0.1", port)
+            writer.close()
+            return True
+        return False
+
+    async def ready() -> None:
+        daemon.start()
+        await daemon.wait_ready(answers, 30)
+
+    asyncio.run(ready())
+    try:
+        yield f"http://127.0.0.1:{port}"
+    finally:
+        asyncio.run(daemon.stop())
+
+
+@pytest.fixture
+async def standin(stripe_url: str) -> AsyncIterator[Stripe]:
+    transport = stripe.HTTPXClient(timeout=10)
+    client = stripe.StripeClient(
+        "sk_test_platform_api", base_addresses={"api": stripe_url}, http_client=transport
+    )
+    product = await client.v1.products.create_async({"name": "MindRoom"})
+    for lookup_key in LOOKUP_KEYS:
+        await client.v1.prices.create_async(
+            {
+                "product": product.id,
+                "currency": "usd",
+                "unit_amount": 2900,
+                "recurring": {"interval": "month"},
+                "lookup_key": lookup_key,
+                "transfer_lookup_key": True,
+            }
+        )
+    yield Stripe(stripe_url, client)
+    await transport.close_async()  # type: ignore[no-untyped-call]  # the library leaves it untyped
+
+
+@pytest.fixture
+async def api(database_url: str, standin: Stripe) -> AsyncIterator[Api]:
+    async with running_api(make_settings(database_url, standin.url)) as running:
+        yield running
+
+
+async def test_a_checkout_sells_the_plan_to_whom_the_token_names(api: Api, standin: Stripe) -> None:
+    customer, headers = await api.sign_up("Ada's Workshop")
+    answer = await api.client.post(CHECKOUT, json=STARTER | {"slug": "ada"}, headers=headers)
+    assert answer.status_code == 201, answer.text
+    session = await standin.session(answer.json(), api)
+    assert session.url == answer.json()["url"]
+    assert session.client_reference_id == customer
+    assert session.status == "open"
+    assert session.mode == "subscription"
+    expires = datetime.fromisoformat(answer.json()["expires_at"])
+    assert session.expires_at == int(expires.timestamp())
+    assert expires > datetime.now(UTC) + timedelta(minutes=30)
+    [(stripe_customer,)] = await api.rows("SELECT stripe_customer_id FROM customer")
+    assert session.customer == stripe_customer
+    made = await standin.client.v1.customers.retrieve_async(stripe_customer)
+    assert made.name == "Ada's Workshop"
+    items = await standin.client.v1.checkout.sessions.line_items.list_async(session.id)
+    assert [(item.price and item.price.lookup_key, item.quantity) for item in items.data] == [
+        ("mindroom_starter_month", 1)
+    ]
+
+
+async def test_without_a_slug_one_is_made_from_the_customers_name(api: Api) -> None:
+    _, headers = await api.sign_up("Ada's Wörkshop!")
+    answer = await api.client.post(CHECKOUT, json=STARTER, headers=headers)
+    assert answer.json()["slug"].startswith("ada-s-workshop-")
+
+
+async def test_the_same_again_gives_the_same_checkout(api: Api, standin: Stripe) -> None:
+    _, headers = await api.sign_up()
+    answers = await asyncio.gather(
+        *(api.client.post(CHECKOUT, json=STARTER | {"slug": "ada"}, headers=headers) for _ in range(4))
+    )
+    assert [answer.status_code for answer in answers] == [201] * 4
+    assert len({answer.json()["url"] for answer in answers}) == 1
+    [(customer,)] = await api.rows("SELECT stripe_customer_id FROM customer")
+    sessions = await standin.client.v1.checkout.sessions.list_async({"customer": customer})
+    assert len(sessions.data) == 1
+
+
+async def test_something_else_ends_the_checkout_before_it(api: Api, standin: Stripe) -> None:
+    _, headers = await api.sign_up()
+    first = (await api.client.post(CHECKOUT, json=STARTER | {"slug": "ada"}, headers=headers)).json()
+    answer = await api.client.post(CHECKOUT, json=PROFESSIONAL | {"slug": "ada"}, headers=headers)
+    assert answer.status_code == 201, answer.text
+    assert (await standin.session(first, api)).status == "expired"
+    assert (await standin.session(answer.json(), api)).status == "open"
+    assert await api.rows("SELECT id FROM checkout WHERE closed_at IS NULL") == [(answer.json()["id"],)]
+
+
+async def test_of_simultaneous_checkouts_for_one_slug_exactly_one_wins(api: Api) -> None:
+    customers = [await api.sign_up() for _ in range(6)]
+    answers = await asyncio.gather(
+        *(
+            api.client.post(CHECKOUT, json=STARTER | {"slug": "acme"}, headers=headers)
+            for _, headers in customers
+        )
+    )
+    assert sorted(answer.status_code for answer in answers) == [201, 409, 409, 409, 409, 409]
+    assert {a.json()["type"] for a in answers if a.status_code == 409} == {"urn:berth:problem:slug-taken"}
+    assert await api.rows("SELECT count(*) FROM checkout WHERE closed_at IS NULL") == [(1,)]
+
+
+async def test_a_slug_is_free_again_when_stripe_says_the_session_expired(api: Api, standin: Stripe) -> None:
+    (_, adas), (_, bobs) = await api.sign_up(), await api.sign_up()
+    wanted = STARTER | {"slug": "acme"}
+    held = (await api.client.post(CHECKOUT, json=wanted, headers=adas)).json()
+    session = await standin.session(held, api)
+    await deliver(api.client, event("checkout.session.expired", {"id": session.id, "object": session.object}))
+    assert (await api.client.post(CHECKOUT, json=wanted, headers=bobs)).status_code == 201
+
+
+async def test_a_lost_expiry_is_found_out_when_the_slug_is_wanted(api: Api, standin: Stripe) -> None:
+    (_, adas), (_, bobs) = await api.sign_up(), await api.sign_up()
+    wanted = STARTER | {"slug": "acme"}
+    held = (await api.client.post(CHECKOUT, json=wanted, headers=adas)).json()
+    await api.rows("UPDATE checkout SET expires_at = now()")
+    # Our clock says it is over, Stripe says it can still be paid: Stripe is right.
+    assert (await api.client.post(CHECKOUT, json=wanted, headers=bobs)).status_code == 409
+    await standin.client.v1.checkout.sessions.expire_async((await standin.session(held, api)).id)
+    assert (await api.client.post(CHECKOUT, json=wanted, headers=bobs)).status_code == 201
+
+
+async def test_a_checkout_that_a_crash_left_without_session_is_taken_up_by_its_customer(api: Api) -> None:
+    _, headers = await api.sign_up()
+    wanted = STARTER | {"slug": "acme"}
+    first = (await api.client.post(CHECKOUT, json=wanted, headers=headers)).json()
+    await api.rows("UPDATE checkout SET stripe_session_id = NULL, url = NULL")
+    again = await api.client.post(CHECKOUT, json=wanted, headers=headers)
+    assert (again.status_code, again.json()) == (201, first)
+
+
+async def test_a_checkout_that_a_crash_left_without_session_holds_its_slug_only_minutes(api: Api) -> None:
+    (_, adas), (_, bobs) = await api.sign_up(), await api.sign_up()
+    wanted = STARTER | {"slug": "acme"}
+    await api.client.post(CHECKOUT, json=wanted, headers=adas)
+    await api.rows("UPDATE checkout SET stripe_session_id = NULL, url = NULL")
+    assert (await api.client.post(CHECKOUT, json=wanted, headers=bobs)).status_code == 409
+    await api.rows("UPDATE checkout SET created_at = now() - interval '3 minutes'")
+    assert (await api.client.post(CHECKOUT, json=wanted, headers=bobs)).status_code == 201
+
+
+async def add_subscription(api: Api, customer: str, status: str, slug: str | None = None) -> None:
+    await api.rows(
+        "INSERT INTO subscription (id, customer_id, product, plan, interval, price_id, status)"
+        " VALUES ('sub_1', %s, 'mindroom', 'starter', 'month', 'price_1', %s)",
+        customer,
+        status,
+    )
+    if slug is not None:
+        await api.rows(
+            "INSERT INTO instance (id, customer_id, subscription_id, product, plan, slug, spec)"
+            " VALUES ('iaaa', %s, 'sub_1', 'mindroom', 'starter', %s, '{}')",
+            customer,
+            slug,
+        )
+
+
+@pytest.mark.parametrize(
+    ("status", "expected"),
+    [
+        ("active", 409),
+        ("trialing", 409),
+        ("past_due", 409),
+        ("unpaid", 409),
+        ("paused", 409),
+        ("of_the_future", 409),
+        ("canceled", 201),
+        ("incomplete_expired", 201),
+    ],
+)
+async def test_who_subscribes_already_does_not_buy_again(api: Api, status: str, expected: int) -> None:
+    customer, headers = await api.sign_up()
+    await add_subscription(api, customer, status)
+    answer = await api.client.post(CHECKOUT, json=STARTER, headers=headers)
+    assert answer.status_code == expected
+    assert expected == 201 or answer.json()["type"] == "urn:berth:problem:already-subscribed"
+
+
+async def test_a_slug_stays_with_its_instance_until_that_is_deleted(api: Api) -> None:
+    (ada, _), (_, bobs) = await api.sign_up(), await api.sign_up()
+    await add_subscription(api, ada, "active", "acme")
+    wanted = STARTER | {"slug": "acme"}
+    answer = await api.client.post(CHECKOUT, json=wanted, headers=bobs)
+    assert (answer.status_code, answer.json()["type"]) == (409, "urn:berth:problem:slug-taken")
+    assert await api.rows("SELECT count(*) FROM checkout") == [(0,)]
+    await api.rows("UPDATE instance SET phase = 'deleted'")
+    assert (await api.client.post(CHECKOUT, json=wanted, headers=bobs)).status_code == 201
+
+
+@pytest.mark.parametrize(
+    ("change", "status", "said"),
+    [
+        ({"product": "mindrom"}, 400, "mindroom"),
+        ({"plan": "gold"}, 400, "professional"),
+        ({"interval": "year"}, 400, "month"),
+        ({"interval": "week"}, 422, "body/interval"),
+        ({"slug": "www"}, 409, "reserved"),
+        ({"slug": "api"}, 409, "reserved"),
+        ({"slug": "Acme"}, 422, "body/slug"),
+        ({"slug": "a"}, 422, "body/slug"),
+        ({"slug": "-acme"}, 422, "body/slug"),
+        ({"slug": "acme-"}, 422, "body/slug"),
+        ({"slug": "xn--acme"}, 422, "body/slug"),
+        ({"slug": "1acme"}, 422, "body/slug"),
+        ({"slug": "acme\n"}, 422, "body/slug"),
+        ({"slug": "a" * 41}, 422, "body/slug"),
+        ({"slug": "a.b"}, 422, "body/slug"),
+        ({"customer": "cus_other"}, 422, "body/customer"),
+        ({"customer_id": "other"}, 422, "body/customer_id"),
+        ({"price": "price_cheap"}, 422, "body/price"),
+    ],
+)
+async def test_what_cannot_be_bought_is_refused_with_the_reason(
+    api: Api, change: dict[str, str], status: int, said: str
+) -> None:
+    _, headers = await api.sign_up()
+    answer = await api.client.post(CHECKOUT, json=STARTER | change, headers=headers)
+    assert answer.status_code == status
+    assert said in answer.text
+    assert await api.rows("SELECT count(*) FROM checkout") == [(0,)]
+
+
+async def test_a_checkout_needs_a_token(api: Api) -> None:
+    assert (await api.client.post(CHECKOUT, json=STARTER)).status_code == 401
+
+
+class Refusing:
+    """A Stripe that answers everything with one error; counts how often it was asked."""
+
+    def __init__(self, status: int, headers: dict[str, str]) -> None:
+        self._status = status
+        self._headers = headers
+        self.asked = 0
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            return
+        self.asked += 1
+        await Request(scope, receive).body()
+        error = {"error": {"type": "api_error", "message": "No."}}
+        await JSONResponse(error, self._status, self._headers)(scope, receive, send)
+
+
+@dataclasses.dataclass(frozen=True)
+class Refusal:
+    """What Stripe says, what we answer then, and how often we asked."""
+
+    status: int
+    headers: dict[str, str]
+    answered: int
+    retry_after: str | None
+    asked: int
+
+
+@pytest.mark.parametrize(
+    "refusal",
+    [
+        Refusal(429, {"Retry-After": "7"}, 503, "7", 1),
+        Refusal(500, {}, 503, "5", 3),
+        Refusal(401, {}, 502, None, 1),
+    ],
+)
+async def test_when_stripe_refuses_nothing_stays_behind(database_url: str, refusal: Refusal) -> None:
+    refusing = Refusing(refusal.status, refusal.headers)
+    async with serving(refusing) as url, running_api(make_settings(database_url, url)) as api:
+        (_, adas), (_, bobs) = await api.sign_up(), await api.sign_up()
+        answer = await api.client.post(CHECKOUT, json=STARTER | {"slug": "acme"}, headers=adas)
+        assert (answer.status_code, answer.headers.get("retry-after")) == (
+            refusal.answered,
+            refusal.retry_after,
+        )
+        assert answer.headers["content-type"] == "application/problem+json"
+        assert refusing.asked == refusal.asked
+        assert await api.rows("SELECT count(*) FROM checkout WHERE closed_at IS NULL") == [(0,)]
+        # The name is not held: another customer gets as far as Stripe too.
+        again = await api.client.post(CHECKOUT, json=STARTER | {"slug": "acme"}, headers=bobs)
+        assert again.status_code == refusal.answered
+
+
+async def test_when_stripe_cannot_be_reached_nothing_stays_behind(database_url: str) -> None:
+    async with running_api(make_settings(database_url, "http://127.0.0.1:9")) as api:
+        _, headers = await api.sign_up()
+        answer = await api.client.post(CHECKOUT, json=STARTER, headers=headers)
+        assert answer.status_code == 503
+        assert answer.json()["type"] == "urn:berth:problem:billing-unavailable"
+        assert await api.rows("SELECT count(*) FROM checkout WHERE closed_at IS NULL") == [(0,)]
+
+
+class Losing:
+    """In front of the stand-in: passes requests on, and loses the answer to the first checkout session."""
+
+    def __init__(self, target: str) -> None:
+        self._target = target
+        self._lost = False
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            return
+        request = Request(scope, receive)
+        async with httpx.AsyncClient(base_url=self._target) as client:
+            answer = await client.request(
+                scope["method"],
+                f"{scope['path']}?{scope['query_string'].decode()}",
+                content=await request.body(),
+                headers={key: value for key, value in request.headers.items() if key != "host"},
+            )
+        if scope["path"] == "/v1/checkout/sessions" and not self._lost:
+            self._lost = True
+            await JSONResponse({"error": {"type": "api_error", "message": "Lost."}}, 502)(
+                scope, receive, send
+            )
+            return
+        await send(
+            {
+                "type": "http.response.start",
+                "status": answer.status_code,
+                "headers": [(b"content-type", b"application/json")],
+            }
+        )
+        await send({"type": "http.response.body", "body": answer.content})
+
+
+async def test_a_lost_answer_does_not_make_a_second_session(database_url: str, standin: Stripe) -> None:
+    app: ASGIApp = Losing(standin.url)
+    async with serving(app) as url, running_api(make_settings(database_url, url)) as api:
+        _, headers = await api.sign_up()
+        answer = await api.client.post(CHECKOUT, json=STARTER, headers=headers)
+        assert answer.status_code == 201, answer.text
+        [(customer,)] = await api.rows("SELECT stripe_customer_id FROM customer")
+        sessions = await standin.client.v1.checkout.sessions.list_async({"customer": customer})
+        assert [session.url for session in sessions.data] == [answer.json()["url"]]
