@@ -199,14 +199,9 @@ class KubernetesClient:
             {"fieldManager": FIELD_MANAGER, "force": "true"},
             body=manifest,
             content_type="application/apply-patch+yaml",
+            confidential=kind.metadata_only,
         )
-        try:
-            return _typed(kind, await self._answer(call))
-        except RefusedError as error:
-            if not kind.metadata_only:
-                raise
-            # the server's sentence may quote what it refuses, which is a secret here
-            raise RefusedError(f"Kubernetes refused {call} ({error.reason})", error.reason) from None
+        return _typed(kind, await self._answer(call))
 
     async def get(self, kind: ResourceKind, namespace: str | None, name: str) -> Object:
         """Return one object.
@@ -264,7 +259,7 @@ class KubernetesClient:
                 server_hostname=self._configuration.tls_server_name or None,
             ) as response:
                 if response.status >= 400:
-                    _raise(response, await response.content.read(_MAX_EVENT_BYTES), str(call))
+                    _raise(response, await response.content.read(_MAX_EVENT_BYTES), call)
                 yield response
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
             what = str(error) or type(error).__name__
@@ -298,6 +293,7 @@ class _Call:
     query: Mapping[str, str] = field(default_factory=dict)
     body: Mapping[str, Any] | None = field(default=None, repr=False)
     content_type: str = "application/json"
+    confidential: bool = False
 
     def __str__(self) -> str:
         return f"{self.method} {self.path}"
@@ -330,12 +326,14 @@ def _typed(kind: ResourceKind, item: Object) -> Object:
     return item | {"apiVersion": kind.api_version, "kind": kind.name}
 
 
-def _raise(response: aiohttp.ClientResponse, body: bytes, call: str) -> NoReturn:
+def _raise(response: aiohttp.ClientResponse, body: bytes, call: _Call) -> NoReturn:
     try:
         status = orjson.loads(body)
     except orjson.JSONDecodeError:
         status = {"message": body[:_MAX_MESSAGE].decode(errors="replace")}
-    _raise_status(response.status, status, call, response.headers.get("Retry-After"))
+    if call.confidential:
+        status["message"] = "its words are withheld, for they may quote a secret"
+    _raise_status(response.status, status, str(call), response.headers.get("Retry-After"))
 
 
 def _raise_status(code: int, status: Mapping[str, Any], call: str, retry_after: str | None) -> NoReturn:

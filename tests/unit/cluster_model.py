@@ -35,7 +35,7 @@ class ClusterModel:
             known = self.objects[ref(manifest)] = {"metadata": {"uid": f"u{self.uids}"}}
         _merge(known, without_empty(copy.deepcopy(dict(manifest))))
         if manifest["kind"] == "Secret":
-            keys = {f"f:{key}": {} for key in manifest["data"]}
+            keys: dict[str, object] = {f"f:{key}": {} for key in manifest["data"]}
             del known["data"]
             known["metadata"]["managedFields"] = [{"manager": "berth", "fieldsV1": {"f:data": keys}}]
 
