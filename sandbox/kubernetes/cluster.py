@@ -252,33 +252,40 @@ async def _import_images(layout: Layout, images: set[Path], progress: Progress) 
 
 async def _start_node(layout: Layout, api: KubernetesApi, progress: Progress) -> None:
     enter = _enter(layout)
-    with progress.step("Start the node", 8):
+    with progress.step("Start the node", 6):
         kubelet = node_services.kubelet(layout, enter)
-        others = [
+        ingress = node_services.ingress(layout, enter)
+        services = [
+            ingress,
             node_services.kube_proxy(layout, enter),
-            node_services.kube_router(layout, enter),
             node_services.local_path_provisioner(layout, enter),
             node_services.forwarder(layout),
         ]
-        skipper = node_services.ingress(layout, enter)
-        for daemon in (kubelet, *others, skipper):
+        for daemon in (kubelet, *services):
             daemon.start()
 
         async def node_is_ready() -> bool:
             return _is_ready(await api.get(f"/api/v1/nodes/{layout.node_name}"))
 
-        async def names_resolve() -> bool:
-            deployment = await api.get("/apis/apps/v1/namespaces/kube-system/deployments/coredns")
-            return deployment is not None and deployment.get("status", {}).get("readyReplicas", 0) > 0
-
+        await kubelet.wait_ready(node_is_ready, _READY_SECONDS, _PROBE_SECONDS)
+        # It looks its node up once, and ends when there is none.
+        policies = node_services.kube_router(layout, enter)
+        policies.start()
         await _together(
-            kubelet.wait_ready(node_is_ready, _READY_SECONDS, _PROBE_SECONDS),
-            kubelet.wait_ready(names_resolve, _READY_SECONDS, _PROBE_SECONDS),
-            skipper.wait_ready(lambda: _answers(layout.ingress_url or ""), _READY_SECONDS, _PROBE_SECONDS),
+            kubelet.wait_ready(lambda: _names_resolve(api), _READY_SECONDS, _PROBE_SECONDS),
+            policies.wait_ready(
+                lambda: _answers(node_services.policies_health(layout)), _READY_SECONDS, _PROBE_SECONDS
+            ),
+            ingress.wait_ready(lambda: _answers(layout.ingress_url), _READY_SECONDS, _PROBE_SECONDS),
         )
-        dead = [daemon for daemon in others if not daemon.is_running()]
-        if dead:
-            raise SandboxError(f"{dead[0].name} ended while starting: {dead[0].log_tail()}")
+        for daemon in services:
+            if not daemon.is_running():
+                raise SandboxError(f"{daemon.name} ended while starting: {daemon.log_tail()}")
+
+
+async def _names_resolve(api: KubernetesApi) -> bool:
+    deployment = await api.get("/apis/apps/v1/namespaces/kube-system/deployments/coredns")
+    return deployment is not None and deployment.get("status", {}).get("readyReplicas", 0) > 0
 
 
 async def _start_simulated_nodes(layout: Layout, api: KubernetesApi, progress: Progress) -> None:
@@ -342,7 +349,7 @@ def _info(layout: Layout) -> ClusterInfo:
     return ClusterInfo(
         kubeconfig=layout.kubeconfig(pki.ADMIN),
         provisioner_kubeconfig=layout.kubeconfig(pki.PROVISIONER),
-        ingress_url=layout.ingress_url,
+        ingress_url=None if simulated_only else layout.ingress_url,
         simulated=simulated_only,
         node_name=layout.node_name,
         storage_class=SIMULATED_STORAGE_CLASS if simulated_only else REAL_STORAGE_CLASS,
@@ -382,12 +389,12 @@ def _is_ready(item: Mapping[str, Any] | None) -> bool:
 
 
 async def _answers(url: str) -> bool:
+    """Whether a server is there; 404 is what an ingress without routes says."""
     async with httpx.AsyncClient(timeout=_PROBE_TIMEOUT_SECONDS, trust_env=False) as client:
         try:
-            await client.get(url)
+            return not (await client.get(url)).is_server_error
         except httpx.HTTPError:
             return False
-    return True
 
 
 def _stamps(config: ClusterConfig) -> dict[str, list[int]]:

@@ -149,9 +149,9 @@ class Layout:
         return f"https://{self.node_address}:{self.port('api')}"
 
     @property
-    def ingress_url(self) -> str | None:
-        """The ingress as browsers on this machine reach it; None when no pod could answer."""
-        return None if self.config.simulated else f"http://127.0.0.1:{self.port('ingress')}"
+    def ingress_url(self) -> str:
+        """The ingress as browsers on this machine reach it; only a real node has one."""
+        return f"http://127.0.0.1:{self.port('ingress')}"
 
     def kubeconfig(self, user: str) -> Path:
         """The kubeconfig of one user, see `sandbox.kubernetes.pki`."""

@@ -25,6 +25,7 @@ from sandbox.processes import Daemon, SandboxError, run
 # Inside the node only: its /run is its own.
 _SOCKET = "/run/containerd/containerd.sock"
 _INGRESS_PORT = 80
+_POLICIES_HEALTH_PORT = 20244
 _MAX_PODS = 220
 _IMPORT_SECONDS = 60.0
 
@@ -163,8 +164,14 @@ def kube_router(layout: Layout, enter: Sequence[str]) -> Daemon:
         f"--hostname-override={layout.node_name}",
         f"--service-cluster-ip-range={SERVICE_RANGE}",
         "--metrics-port=0",
+        f"--health-port={_POLICIES_HEALTH_PORT}",
     ]
     return _program(layout, "kube-router", options, enter)
+
+
+def policies_health(layout: Layout) -> str:
+    """Where kube-router says that it has written its rules of late."""
+    return f"http://{layout.node_address}:{_POLICIES_HEALTH_PORT}/healthz"
 
 
 def local_path_provisioner(layout: Layout, enter: Sequence[str]) -> Daemon:
@@ -177,6 +184,7 @@ def local_path_provisioner(layout: Layout, enter: Sequence[str]) -> Daemon:
         "spec": {
             "priorityClassName": "system-node-critical",
             "terminationGracePeriodSeconds": 0,
+            "securityContext": {"runAsUser": 0},
             "containers": [
                 {"name": "helper-pod", "image": STORAGE_HELPER_IMAGE, "imagePullPolicy": "IfNotPresent"}
             ],
