@@ -137,11 +137,20 @@ class Services:
 
     async def start(self) -> None:
         """Start the stand-ins, then both services, and wait until each is ready."""
+        await self.start_all_but_provisioner()
+        await self.start_provisioner()
+
+    async def start_all_but_provisioner(self) -> None:
+        """Start the stand-ins and platform_api: payments are taken, and work waits in the queue."""
         await self.start_stand_ins()
-        api, provisioner = self.platform_api, self.provisioner()
+        api = self.platform_api
         api.start()
-        provisioner.start()
         await api.wait_ready(partial(answers, f"{self.api_url}/readyz"), START_SECONDS)
+
+    async def start_provisioner(self) -> None:
+        """Start the provisioner and wait until it is up."""
+        provisioner = self.provisioner()
+        provisioner.start()
         metrics = f"http://127.0.0.1:{self.ports.provisioner_metrics}/metrics"
         await provisioner.wait_ready(partial(answers, metrics), START_SECONDS)
 

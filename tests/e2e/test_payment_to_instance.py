@@ -12,6 +12,7 @@ from provisioner.labels import SELECTOR
 from scripts.demo import customers
 from scripts.demo.loopback import LoopbackTransport
 from tests.e2e.conftest import StartBerth
+from tests.e2e.harness import until
 
 ISOLATION = ("ResourceQuota", "LimitRange", "NetworkPolicy", "ServiceAccount")
 
@@ -73,8 +74,6 @@ async def test_the_customer_is_told_once(start_berth: StartBerth) -> None:
             )
             found: list[object] = answer.json()["messages"]
             return found or None
-
-        from tests.e2e.harness import until
 
         assert len(await until(mails, 20, berth.describe)) == 1
 

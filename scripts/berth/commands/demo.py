@@ -35,9 +35,7 @@ async def _start(*, as_json: bool) -> None:
     reason = None if machine.existing_cluster() else await machine.why_simulated(stack.NAME)
     if reason:
         show.print(
-            Panel(
-                f"Pods are SIMULATED here: {reason}.\nNo container runs, so no address answers; the rest is real."
-            )
+            Panel(f"Pods are SIMULATED: {reason}.\nNo container runs, no address answers; all else is real.")
         )
     running = await stack.up(RichProgress(show))
     outcomes = await play(
