@@ -161,6 +161,16 @@ class Layout:
 _PORT_USES = ["ingress", "api", "etcd", "etcd-peer", "controller-manager", "scheduler", "kwok"]
 
 
+def needed_binaries(*, simulated: bool, simulated_nodes: int = 0) -> list[str]:
+    """The programs a cluster of this shape runs, by their names in `sandbox.binaries`."""
+    names = ["etcd", "kube-apiserver", "kube-controller-manager", "kube-scheduler"]
+    if not simulated:
+        names += ["kubelet", "kube-proxy", "kube-router", "coredns", "local-path-provisioner", "skipper"]
+    if simulated or simulated_nodes:
+        names.append("kwok")
+    return names
+
+
 def simulated_node_name(number: int) -> str:
     """The name of the simulated node with this number, from 0."""
     return f"simulated-{number}"

@@ -68,7 +68,7 @@ def create(layout: Layout) -> None:
     _write_pair(layout, "kubelet-client", _client(authority, "kube-apiserver-kubelet-client", _MASTERS))
     _write_pair(layout, "api-server", _server(authority, "kube-apiserver", _api_server_names(layout)))
     node = f"system:node:{layout.node_name}"
-    _write_pair(layout, "kubelet", _server(authority, node, [layout.node_name, layout.node_address]))
+    _write_pair(layout, "kubelet-server", _server(authority, node, [layout.node_name, layout.node_address]))
     _write_service_account_keys(layout)
     _write_ingress_token(layout)
     for user, common_name, group in (
