@@ -1,0 +1,3 @@
+module berth.local/sandbox/pause
+
+go 1.26.0
