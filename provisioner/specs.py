@@ -55,7 +55,7 @@ def build_spec(owner: Owner, bought: PricedPlan, apps_url: str, chart_version: s
             startup=product.probe.startup,
         ),
         entitlement_file=product.entitlement.file,
-        environment=dict(product.entitlement.environment),
+        environment=product.limit_environment(plan),
         secret_names=tuple(product.secrets),
     )
 
@@ -74,6 +74,7 @@ def change_plan(spec: InstanceSpec, bought: PricedPlan) -> InstanceSpec:
         plan=bought.plan_name,
         size=replace(size, storage=max(size.storage, spec.size.storage)),
         limits=dict(bought.plan.limits),
+        environment=bought.product.limit_environment(bought.plan),
     )
 
 

@@ -302,9 +302,10 @@ async def test_a_spread_nudge_scatters_due_times(pool: Pool, queue: WorkQueue) -
 async def test_a_parked_item_waits_for_a_person_through_nudges(pool: Pool, queue: WorkQueue) -> None:
     await put(pool, "a")
     assert await queue.park(await claim_one(queue), "price 'x' is unknown: add it")
+    parked = await row(pool, "a")
     async with pool.connection() as conn:
         await nudge(conn, KIND, "a")
-    parked = await row(pool, "a")
+    assert await row(pool, "a") == parked
     assert (parked.state, parked.last_error) == (State.PARKED, "price 'x' is unknown: add it")
     assert await queue.claim(KIND, 1) == []
     async with pool.connection() as conn:

@@ -1,0 +1,161 @@
+"""How the client reads what Stripe may answer; a canned server says what no well-behaved stand-in would."""
+
+import asyncio
+import json
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+
+from provisioner.clients.stripe import NotFoundError, StripeClient, StripeItem
+from provisioner.contract.errors import PermanentError, TemporaryError
+
+JULY, AUGUST = 1782864000, 1785542400
+
+
+@dataclass
+class Canned:
+    """Answers every request with the next of `answers`, the last one for ever."""
+
+    answers: list[tuple[int, Mapping[str, str], object]]
+    requests: list[str] = field(default_factory=list)
+
+    async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        head = (await reader.readuntil(b"\r\n\r\n")).decode()
+        self.requests.append(head.split("\r\n", 1)[0])
+        status, headers, body = self.answers.pop(0) if len(self.answers) > 1 else self.answers[0]
+        content = json.dumps(body).encode()
+        lines = [f"HTTP/1.1 {status} X", f"content-length: {len(content)}", "connection: close"]
+        lines += [f"{name}: {value}" for name, value in headers.items()]
+        writer.write("\r\n".join([*lines, "", ""]).encode() + content)
+        await writer.drain()
+        writer.close()
+
+
+@asynccontextmanager
+async def answering(
+    *answers: tuple[int, Mapping[str, str], object],
+) -> AsyncIterator[tuple[StripeClient, Canned]]:
+    canned = Canned(list(answers))
+    server = await asyncio.start_server(canned.serve, "127.0.0.1", 0)
+    port = server.sockets[0].getsockname()[1]
+    async with server, StripeClient("sk_test_hidden", f"http://127.0.0.1:{port}/") as client:
+        yield client, canned
+
+
+def price(key: str | None = "mindroom_pro_month") -> dict[str, Any]:
+    return {"id": "price_1", "object": "price", "lookup_key": key, "recurring": {"interval": "month"}}
+
+
+def subscription(id_: str = "sub_1", **changes: Any) -> dict[str, Any]:  # noqa: ANN401 -- JSON
+    item = {"id": "si_1", "quantity": 1, "price": price(), "current_period_end": AUGUST}
+    return {
+        "id": id_,
+        "object": "subscription",
+        "status": "active",
+        "customer": "cus_1",
+        "items": {"object": "list", "data": [item], "has_more": False},
+        "cancel_at_period_end": False,
+        "metadata": {"berth_checkout": "co1"},
+        "created": JULY,
+        "trial_end": None,
+        **changes,
+    }
+
+
+def refusal(kind: str, **more: object) -> dict[str, Any]:
+    return {"error": {"type": kind, "message": "no, said with sk_test_hidden", **more}}
+
+
+async def test_a_subscription_is_read_with_all_we_use() -> None:
+    async with answering((200, {}, subscription(customer={"id": "cus_1", "object": "customer"}))) as (
+        client,
+        canned,
+    ):
+        found = await client.fetch_subscription("sub_1")
+    assert canned.requests == ["GET /v1/subscriptions/sub_1 HTTP/1.1"]
+    august = datetime.fromtimestamp(AUGUST, UTC)
+    assert found.items == (StripeItem("price_1", "mindroom_pro_month", "month", 1, august),)
+    assert (found.id, found.status, found.customer_id) == ("sub_1", "active", "cus_1")
+    assert found.current_period_end == august
+    assert found.created == datetime.fromtimestamp(JULY, UTC)
+    assert (found.metadata, found.cancel_at_period_end, found.trial_end) == (
+        {"berth_checkout": "co1"},
+        False,
+        None,
+    )
+
+
+@pytest.mark.parametrize(
+    ("status", "headers", "error", "wait"),
+    [
+        (429, {"retry-after": "7"}, "rate_limit_error", timedelta(seconds=7)),
+        (429, {"retry-after": "99999999"}, "rate_limit_error", timedelta(minutes=10)),
+        (429, {"retry-after": "soon"}, "rate_limit_error", None),
+        (500, {}, "api_error", None),
+        (503, {"retry-after": "3"}, "api_error", timedelta(seconds=3)),
+    ],
+)
+async def test_what_may_pass_is_temporary(
+    status: int, headers: Mapping[str, str], error: str, wait: timedelta | None
+) -> None:
+    async with answering((status, headers, refusal(error))) as (client, canned):
+        with pytest.raises(TemporaryError) as raised:
+            await client.fetch_subscription("sub_1")
+    assert raised.value.retry_after == wait
+    assert "sub_1" in str(raised.value)
+    assert len(canned.requests) <= 2, "retries are bounded"
+
+
+@pytest.mark.parametrize(
+    ("status", "kind", "says"),
+    [
+        (401, "invalid_request_error", "BERTH_STRIPE_API_KEY"),
+        (403, "invalid_request_error", "BERTH_STRIPE_API_KEY"),
+        (400, "invalid_request_error", "report it"),
+    ],
+)
+async def test_what_only_a_person_can_mend_is_permanent(status: int, kind: str, says: str) -> None:
+    async with answering((status, {}, refusal(kind))) as (client, _):
+        with pytest.raises(PermanentError) as raised:
+            await client.fetch_subscription("sub_1")
+    assert says in str(raised.value)
+    assert "hidden" not in str(raised.value), "invariant 6: Stripe's text may hold the key"
+
+
+async def test_an_unknown_subscription_is_not_found() -> None:
+    async with answering((404, {}, refusal("invalid_request_error", code="resource_missing"))) as (client, _):
+        with pytest.raises(NotFoundError, match="sub_gone"):
+            await client.fetch_subscription("sub_gone")
+
+
+async def test_nobody_listening_is_temporary() -> None:
+    async with StripeClient("sk_test_x", "http://127.0.0.1:9") as client:
+        with pytest.raises(TemporaryError, match="could not be reached"):
+            await client.fetch_subscription("sub_1")
+
+
+@pytest.mark.parametrize("changes", [{"items": {"object": "list", "data": []}}, {"status": None}])
+async def test_an_answer_that_makes_no_sense_names_the_field(changes: dict[str, Any]) -> None:
+    async with answering((200, {}, subscription(**changes))) as (client, _):
+        with pytest.raises(PermanentError, match=next(iter(changes))):
+            await client.fetch_subscription("sub_1")
+
+
+async def test_all_pages_are_listed() -> None:
+    def page(ids: list[str], *, more: bool) -> tuple[int, Mapping[str, str], object]:
+        data = [subscription(id_) for id_ in ids]
+        return 200, {}, {"object": "list", "data": data, "has_more": more, "url": "/v1/subscriptions"}
+
+    async with answering(page(["sub_3", "sub_2"], more=True), page(["sub_1"], more=False)) as (
+        client,
+        canned,
+    ):
+        assert [found.id async for found in client.list_subscriptions()] == ["sub_3", "sub_2", "sub_1"]
+    assert canned.requests == [
+        "GET /v1/subscriptions?limit=100 HTTP/1.1",
+        "GET /v1/subscriptions?limit=100&starting_after=sub_2 HTTP/1.1",
+    ]
