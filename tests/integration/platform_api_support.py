@@ -6,18 +6,18 @@ import dataclasses
 import json
 import socket
 import time
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from typing import Any
 
 import httpx
 import stripe
 import structlog
 import uvicorn
-from catalogue.loader import load_catalogue
 from fastapi import FastAPI
 from pydantic import SecretStr
 from starlette.types import ASGIApp
 
+from catalogue.loader import load_catalogue
 from platform_api.app import make_app
 from platform_api.database import Pool, connect, make_pool
 from platform_api.metrics import Metrics, make_metrics
@@ -116,6 +116,15 @@ def sign(body: str, secret: str = SECRET, at: float | None = None) -> dict[str, 
     stamp = int(time.time() if at is None else at)
     header = stripe.WebhookSignature.generate_signature_header(body, secret, stamp)
     return {"Stripe-Signature": header, "Content-Type": "application/json"}
+
+
+async def until(condition: Callable[[], Awaitable[bool]], seconds: float = 30) -> None:
+    """Wait until `condition` holds; it is not told when it does."""
+    async with asyncio.timeout(seconds):
+        while True:
+            if await condition():
+                return
+            await asyncio.sleep(0.01)
 
 
 async def deliver(
