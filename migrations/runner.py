@@ -13,7 +13,10 @@ from typing import LiteralString
 import psycopg
 from psycopg import Connection
 
+from migrations.connection import MigrationError, connect, sentence
 from migrations.statements import Statement, split
+
+__all__ = ["MigrationError", "MigrationResult", "migrate"]
 
 _FOLDER = Path(__file__).parent
 _SCHEMA_FILE = "schema.sql"
@@ -21,12 +24,8 @@ _FILE_NAME = re.compile(r"(\d{4})_[a-z0-9_]+\.sql")
 _NON_TRANSACTIONAL = "-- migrate: non-transactional"
 _TRANSACTION_CONTROL = {"begin", "start", "commit", "end", "rollback", "abort", "prepare transaction"}
 
-_CONNECT_SECONDS = 10
 _LOCK_WAIT_SECONDS = 60.0
 _LOCK_POLL_SECONDS = 0.2
-# A table that stays locked fails the migration instead of queueing every other query behind it.
-_SESSION = "-c lock_timeout=30s -c statement_timeout=1h -c client_encoding=UTF8"
-
 # Any number will do as long as nothing else in this database uses it.
 _LOCK_KEY = 0x62657274685F6D69
 
@@ -41,10 +40,6 @@ _LEDGER: LiteralString = """
 _LEDGER_EXISTS: LiteralString = "SELECT to_regclass('schema_migration') IS NOT NULL"
 _APPLIED: LiteralString = "SELECT version, name, checksum, applied_at FROM schema_migration"
 _RECORD: LiteralString = "INSERT INTO schema_migration (version, name, checksum) VALUES (%s, %s, %s)"
-
-
-class MigrationError(Exception):
-    """The database was not migrated: one sentence and the remedy."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,7 +90,7 @@ def migrate(database_url: str, folder: Path | None = None, *, check: bool = Fals
             message names file and line), the database is newer than the files, or it cannot be reached.
     """
     migrations = _load(folder or _FOLDER)
-    with _connect(database_url) as conn, _reported(), _alone(conn):
+    with connect(database_url) as conn, _reported(), _alone(conn):
         ledger = _read_ledger(conn)
         _require_agreement(migrations, ledger)
         skipped = tuple(m.name for m in migrations if m.version in ledger)
@@ -185,11 +180,17 @@ def _require_agreement(migrations: Sequence[_Migration], ledger: Mapping[int, _L
 
 def _apply(conn: Connection, migration: _Migration) -> None:
     if migration.transactional:
-        with conn.transaction():
-            _run(conn, migration)
-            # SET without LOCAL in a file must reach neither the ledger nor the next file.
-            _reset(conn)
-            _record(conn, migration)
+        try:
+            with conn.transaction():
+                _run(conn, migration)
+                # SET without LOCAL in a file must reach neither the ledger nor the next file.
+                _reset(conn)
+                _record(conn, migration)
+        except psycopg.IntegrityError as error:
+            raise MigrationError(
+                f"{migration.name} failed at its commit: {sentence(error)} (it left nothing): "
+                "correct the file and run it again"
+            ) from error
     else:
         try:
             _run(conn, migration)
@@ -206,7 +207,7 @@ def _run(conn: Connection, migration: _Migration) -> None:
             line = statement.line_of(error.diag.statement_position)
             kept = "it left nothing" if migration.transactional else "its statements before that line stay"
             raise MigrationError(
-                f"{migration.name}:{line} failed: {_sentence(error)} ({kept}): "
+                f"{migration.name}:{line} failed: {sentence(error)} ({kept}): "
                 "correct the file and run it again"
             ) from error
 
@@ -227,22 +228,6 @@ def _read_ledger(conn: Connection) -> dict[int, _LedgerRow]:
         return {}
     rows = (_LedgerRow(*row) for row in conn.execute(_APPLIED))
     return {row.version: row for row in rows}
-
-
-def _connect(database_url: str) -> Connection:
-    try:
-        return psycopg.connect(
-            database_url, autocommit=True, connect_timeout=_CONNECT_SECONDS, options=_SESSION
-        )
-    except psycopg.OperationalError as error:
-        raise MigrationError(
-            f"the database cannot be reached ({_sentence(error)}): check the URL and that the server is up"
-        ) from error
-    except psycopg.ProgrammingError:
-        # Its text repeats the URL and with it the password.
-        raise MigrationError(
-            "the database's URL cannot be read: write it as postgresql://user:password@host:port/name"
-        ) from None
 
 
 @contextmanager
@@ -276,9 +261,5 @@ def _reported() -> Iterator[None]:
         yield
     except psycopg.Error as error:
         raise MigrationError(
-            f"the database refused ({_sentence(error)}): check that the URL's role owns the schema"
+            f"the database refused ({sentence(error)}): check that the URL's role owns the schema"
         ) from error
-
-
-def _sentence(error: psycopg.Error) -> str:
-    return error.diag.message_primary or str(error).strip().split("\n", 1)[0]
