@@ -1,0 +1,195 @@
+"""Stripe's API over HTTP: who may call, how often, what was asked, and the answer's envelope."""
+
+import base64
+import binascii
+import re
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import parse_qsl
+
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+
+from sandbox.stripe_api import forms, idempotency
+from sandbox.stripe_api.errors import ApiError
+from sandbox.stripe_api.idempotency import Reply
+from sandbox.stripe_api.ledger import Ledger, encoded, new_id
+from sandbox.stripe_api.objects import API_VERSION, Cause, Json
+from sandbox.stripe_api.operation import Asked, Moment, Operation
+from sandbox.stripe_api.params import parse
+from sandbox.stripe_api.present import expanded
+from sandbox.stripe_api.resources import checkout, customers, events, products, subscriptions
+from sandbox.stripe_api.web import LARGEST_BODY, BodyTooLargeError, read_body
+
+RETRY_AFTER_SECONDS = 1
+_KEY = re.compile(r"sk_test_\w+", re.ASCII)
+_VERSION = re.compile(r"\d{4}-\d{2}-\d{2}(\.[a-z]+)?")
+_METHODS = ["GET", "POST", "DELETE", "PUT", "PATCH"]
+
+
+def operations() -> tuple[Operation[Any], ...]:
+    """Every call the stand-in answers."""
+    return (
+        *customers.operations(),
+        *products.operations(),
+        *checkout.operations(),
+        *subscriptions.operations(),
+        *events.operations(),
+    )
+
+
+@dataclass(frozen=True)
+class Api:
+    """Answers calls out of a ledger.
+
+    Attributes:
+        base_url: where the pages are; None for wherever the caller reached us.
+    """
+
+    ledger: Ledger
+    base_url: str | None
+
+    def routes(self) -> list[Route]:
+        """A route for each operation, and one that refuses the rest."""
+        known = [Route(one.path, self._endpoint(one), methods=[one.method]) for one in operations()]
+        return [*known, Route("/v1/{path:path}", self._endpoint(None), methods=_METHODS)]
+
+    def _endpoint(self, operation: Operation[Any] | None) -> Callable[[Request], Awaitable[Response]]:
+        async def endpoint(request: Request) -> Response:
+            return await self._respond(operation, request)
+
+        return endpoint
+
+    async def _respond(self, operation: Operation[Any] | None, request: Request) -> Response:
+        request_id = new_id("req")
+        try:
+            body = await read_body(request)
+            reply = self._answer(operation, request, body, request_id)
+        except BodyTooLargeError:
+            reply = _refused(request_id, ApiError(f"A body may have up to {LARGEST_BODY} bytes.", status=413))
+        except ApiError as error:
+            reply = _refused(request_id, error)
+        return Response(reply.body, reply.status, _headers(request, request_id, reply))
+
+    def _answer(
+        self, operation: Operation[Any] | None, request: Request, body: bytes, request_id: str
+    ) -> Reply:
+        _authenticate(request)
+        _check_version(request)
+        self._throttle()
+        if operation is None:
+            raise ApiError(f"Unrecognized request URL ({request.method}: {request.url.path}).", status=404)
+        key = request.headers.get("idempotency-key") if operation.method == "POST" else None
+        cause = Cause(request_id, key)
+        if key is None:
+            return self._run(operation, request, body, cause, None)
+        call = idempotency.call(key, f"{request.method} {request.url.path}", body)
+        try:
+            return self._run(operation, request, body, cause, call)
+        except ApiError as error:
+            if not error.began:
+                raise
+            reply = _refused(request_id, error)
+            with self.ledger.transaction():
+                self.ledger.replies.keep(call, reply, int(self.ledger.clock()))
+            return reply
+
+    def _run(
+        self,
+        operation: Operation[Any],
+        request: Request,
+        body: bytes,
+        cause: Cause,
+        call: idempotency.Call | None,
+    ) -> Reply:
+        """Answer in one transaction: the change, its events and the kept reply stand or fall together."""
+        now = int(self.ledger.clock())
+        request_id = cause.request or ""
+        with self.ledger.transaction():
+            known = self.ledger.replies.find(call, now) if call is not None else None
+            if known is not None:
+                return known
+            params = parse(operation.params, _fields(operation, request, body))
+            base_url = self.base_url or str(request.base_url).rstrip("/")
+            moment = Moment(now, new_id, base_url)
+            change = operation.run(Asked(request.path_params, params, self.ledger.store, moment))
+            self.ledger.commit(change, cause)
+            reply = Reply(request_id, 200, encoded(self._shown(change.answer, params.expand)))
+            if call is not None:
+                self.ledger.replies.keep(call, reply, now)
+        return reply
+
+    def _shown(self, answer: Json, expand: list[str]) -> Json:
+        return expanded(answer, expand, self.ledger.store)
+
+    def _throttle(self) -> None:
+        with self.ledger.transaction():
+            faults = self.ledger.outbox.faults()
+            if faults.rate_limit == 0:
+                return
+            remaining = faults.model_copy(update={"rate_limit": faults.rate_limit - 1})
+            self.ledger.outbox.set_faults(remaining)
+        raise ApiError("Request rate limit exceeded.", code="rate_limit", status=429)
+
+
+def _fields(operation: Operation[Any], request: Request, body: bytes) -> Json:
+    if operation.method != "POST":
+        return forms.decode(parse_qsl(request.url.query, keep_blank_values=True))
+    kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    if body and kind != "application/x-www-form-urlencoded":
+        raise ApiError("Send parameters as application/x-www-form-urlencoded.", began=False)
+    try:
+        text = body.decode("ascii")
+    except UnicodeDecodeError:
+        raise ApiError("The body is not form-encoded.", began=False) from None
+    return forms.decode(parse_qsl(text, keep_blank_values=True))
+
+
+def _refused(request_id: str, error: ApiError) -> Reply:
+    return Reply(request_id, error.status, encoded(error.envelope()))
+
+
+def _headers(request: Request, request_id: str, reply: Reply) -> dict[str, str]:
+    headers = {
+        "Content-Type": "application/json",
+        "Request-Id": request_id,
+        "Stripe-Version": request.headers.get("stripe-version", API_VERSION),
+    }
+    key = request.headers.get("idempotency-key")
+    if key is not None:
+        headers |= {"Idempotency-Key": key, "Original-Request": reply.request}
+    if reply.request != request_id:
+        headers["Idempotent-Replayed"] = "true"
+    if reply.status == 429:
+        headers["Retry-After"] = str(RETRY_AFTER_SECONDS)
+    return headers
+
+
+def _authenticate(request: Request) -> None:
+    scheme, _, given = request.headers.get("authorization", "").partition(" ")
+    match scheme.lower():
+        case "bearer":
+            key = given.strip()
+        case "basic":
+            key = _basic_user(given)
+        case _:
+            raise ApiError(
+                "You did not provide an API key: send it as 'Authorization: Bearer sk_test_…'.", status=401
+            )
+    if _KEY.fullmatch(key) is None:
+        raise ApiError(f"Invalid API Key provided: {key[:8]}****", status=401)
+
+
+def _basic_user(given: str) -> str:
+    try:
+        return base64.b64decode(given, validate=True).decode().partition(":")[0]
+    except (binascii.Error, UnicodeDecodeError):
+        return ""
+
+
+def _check_version(request: Request) -> None:
+    version = request.headers.get("stripe-version", API_VERSION)
+    if _VERSION.fullmatch(version) is None:
+        raise ApiError(f"Invalid Stripe API version: {version[:50]}")

@@ -1,0 +1,166 @@
+"""The server: API, pages and control over one ledger, with deliveries and the passing of time beside them."""
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager, suppress
+from dataclasses import dataclass
+from socket import AF_INET, SO_REUSEADDR, SOCK_STREAM, SOL_SOCKET, socket
+
+import uvicorn
+from starlette.applications import Starlette
+
+from sandbox.stripe_api.api import Api
+from sandbox.stripe_api.control import Control
+from sandbox.stripe_api.database import open_database
+from sandbox.stripe_api.delivery import DeliveryEngine, DeliveryPolicy
+from sandbox.stripe_api.idempotency import Replies
+from sandbox.stripe_api.ledger import Ledger
+from sandbox.stripe_api.objects import Cause
+from sandbox.stripe_api.outbox import Outbox
+from sandbox.stripe_api.pages import Pages, environment
+from sandbox.stripe_api.resources.checkout import LONGEST_LIFE, expired
+from sandbox.stripe_api.store import Query, Store, every
+
+TICK_SECONDS = 1.0
+MOST_EXPIRED_AT_ONCE = 100
+BACKLOG = 128
+SHUTDOWN_SECONDS = 3
+
+
+class PortError(Exception):
+    """The port cannot be had: one sentence and the remedy."""
+
+
+@dataclass(frozen=True)
+class Server:
+    """A stand-in that listens at `url`.
+
+    Attributes:
+        ledger: what it remembers.
+        tasks: what runs beside the caller; none of them ends by itself unless it failed.
+    """
+
+    url: str
+    ledger: Ledger
+    tasks: tuple[asyncio.Task[None], ...]
+
+
+def make_app(ledger: Ledger, base_url: str | None = None) -> Starlette:
+    """The ASGI application over a ledger; by itself it delivers nothing and expires no session.
+
+    Args:
+        ledger: what it remembers.
+        base_url: where the hosted pages are; None for wherever the API is called at.
+    """
+    api, pages, control = Api(ledger, base_url), Pages(ledger, environment()), Control(ledger)
+    return Starlette(routes=[*api.routes(), *pages.routes(), *control.routes()])
+
+
+@asynccontextmanager
+async def serve(
+    state: str = ":memory:",
+    port: int = 0,
+    *,
+    policy: DeliveryPolicy | None = None,
+    base_url: str | None = None,
+    clock: Callable[[], float] = time.time,
+) -> AsyncIterator[Server]:
+    """Run a stand-in on the loopback interface for as long as the block lasts.
+
+    Args:
+        state: the SQLite file to remember everything in.
+        port: 0 for any free one.
+        policy: how webhooks are tried.
+        base_url: where the hosted pages are; None for wherever the API is called at.
+        clock: the time, Unix seconds.
+
+    Raises:
+        PortError: the port is taken.
+        StateFileError: the file cannot be used.
+    """
+    woken = asyncio.Event()
+    async with AsyncExitStack() as stack:
+        listener = stack.enter_context(_listener(port))
+        connection = stack.enter_context(open_database(state))
+        stores = Store(connection), Outbox(connection), Replies(connection)
+        ledger = Ledger(connection, *stores, clock, woken.set)
+        engine = DeliveryEngine(ledger, policy or DeliveryPolicy(), woken)
+        tasks = (
+            await stack.enter_async_context(_alongside(engine.run())),
+            await stack.enter_async_context(_alongside(_keep_time(ledger))),
+            await stack.enter_async_context(_answering(make_app(ledger, base_url), listener)),
+        )
+        yield Server(f"http://127.0.0.1:{listener.getsockname()[1]}", ledger, tasks)
+
+
+@contextmanager
+def _listener(port: int) -> Iterator[socket]:
+    with socket(AF_INET, SOCK_STREAM) as listener:
+        listener.setsockopt(SOL_SOCKET, SO_REUSEADDR, 1)
+        try:
+            listener.bind(("127.0.0.1", port))
+            listener.listen(BACKLOG)
+        except OSError as error:
+            raise PortError(f"Port {port} cannot be had ({error.strerror}): choose another.") from error
+        yield listener
+
+
+@asynccontextmanager
+async def _alongside(work: Coroutine[None, None, None]) -> AsyncIterator[asyncio.Task[None]]:
+    """Run `work` until the block ends; an error it stopped with surfaces then."""
+    task = asyncio.create_task(work)
+    try:
+        yield task
+    finally:
+        task.cancel()
+        with suppress(asyncio.CancelledError):
+            await task
+
+
+class _EmbeddedServer(uvicorn.Server):
+    """Leaves signals to the program it runs in."""
+
+    @contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        yield
+
+
+@asynccontextmanager
+async def _answering(app: Starlette, listener: socket) -> AsyncIterator[asyncio.Task[None]]:
+    config = uvicorn.Config(
+        app,
+        log_level="warning",
+        access_log=False,
+        lifespan="off",
+        ws="none",
+        timeout_graceful_shutdown=SHUTDOWN_SECONDS,
+    )
+    server = _EmbeddedServer(config)
+    task = asyncio.create_task(server.serve(sockets=[listener]))
+    try:
+        yield task
+    finally:
+        server.should_exit = True
+        await task
+
+
+async def _keep_time(ledger: Ledger) -> None:
+    """Expire the sessions whose time is up."""
+    since = 0
+    while True:
+        now = int(ledger.clock())
+        _expire_sessions(ledger, since, now)
+        since = now - LONGEST_LIFE - 60
+        await asyncio.sleep(TICK_SECONDS)
+
+
+def _expire_sessions(ledger: Ledger, since: int, now: int) -> None:
+    over = Query(
+        "checkout.session",
+        since=since,
+        keep=lambda one: one["status"] == "open" and one["expires_at"] <= now,
+    )
+    for session in every(ledger.store, over, MOST_EXPIRED_AT_ONCE):
+        with ledger.transaction():
+            ledger.commit(expired(session, ledger.store), Cause())

@@ -1,0 +1,107 @@
+"""What tests may do that Stripe does not: faults, deliveries, any subscription status. Under /_sandbox."""
+
+from dataclasses import dataclass
+from typing import TypeVar
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import Route
+
+from sandbox.stripe_api.faults import Faults
+from sandbox.stripe_api.ledger import Ledger
+from sandbox.stripe_api.objects import Cause, Json
+from sandbox.stripe_api.resources.subscriptions import Status, forced
+from sandbox.stripe_api.web import BodyTooLargeError, read_body
+
+M = TypeVar("M", bound=BaseModel)
+
+
+class StatusChange(BaseModel):
+    """The status to force."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    status: Status
+
+
+@dataclass(frozen=True)
+class Control:
+    """The control API over a ledger."""
+
+    ledger: Ledger
+
+    def routes(self) -> list[Route]:
+        """Its routes."""
+        return [
+            Route("/_sandbox/health", self._health, methods=["GET"]),
+            Route("/_sandbox/faults", self._show_faults, methods=["GET"]),
+            Route("/_sandbox/faults", self._set_faults, methods=["POST"]),
+            Route("/_sandbox/faults", self._clear_faults, methods=["DELETE"]),
+            Route("/_sandbox/deliveries", self._deliveries, methods=["GET"]),
+            Route("/_sandbox/events/{event}/resend", self._resend, methods=["POST"]),
+            Route("/_sandbox/subscriptions/{subscription}", self._force, methods=["POST"]),
+        ]
+
+    async def _health(self, _: Request) -> Response:
+        return JSONResponse({"ok": True})
+
+    async def _show_faults(self, _: Request) -> Response:
+        return JSONResponse(self.ledger.outbox.faults().model_dump())
+
+    async def _set_faults(self, request: Request) -> Response:
+        """Those named change, the others stay."""
+        given = await _body(request, Faults)
+        if isinstance(given, Response):
+            return given
+        with self.ledger.transaction():
+            changes = given.model_dump(include=given.model_fields_set)
+            faults = self.ledger.outbox.faults().model_copy(update=changes)
+            self.ledger.outbox.set_faults(faults)
+        return JSONResponse(faults.model_dump())
+
+    async def _clear_faults(self, _: Request) -> Response:
+        with self.ledger.transaction():
+            self.ledger.outbox.set_faults(Faults())
+        return JSONResponse(Faults().model_dump())
+
+    async def _deliveries(self, request: Request) -> Response:
+        listed = self.ledger.outbox.listed(request.query_params.get("event"))
+        return JSONResponse({"data": listed})
+
+    async def _resend(self, request: Request) -> Response:
+        with self.ledger.transaction():
+            event = self._found("event", request.path_params["event"])
+            if event is None:
+                return _refusal(404, "There is no such event.")
+            return JSONResponse({"deliveries": self.ledger.resend(event)})
+
+    async def _force(self, request: Request) -> Response:
+        wanted = await _body(request, StatusChange)
+        if isinstance(wanted, Response):
+            return wanted
+        with self.ledger.transaction():
+            subscription = self._found("subscription", request.path_params["subscription"])
+            if subscription is None:
+                return _refusal(404, "There is no such subscription.")
+            change = forced(subscription, wanted.status, self.ledger.store, int(self.ledger.clock()))
+            self.ledger.commit(change, Cause())
+        return JSONResponse(change.answer)
+
+    def _found(self, kind: str, object_id: str) -> Json | None:
+        candidate = self.ledger.store.find(object_id)
+        return candidate if candidate is not None and candidate["object"] == kind else None
+
+
+async def _body(request: Request, model: type[M]) -> M | Response:
+    try:
+        return model.model_validate_json(await read_body(request))
+    except BodyTooLargeError:
+        return _refusal(413, "The body is too large.")
+    except ValidationError as error:
+        faults = (f"{'.'.join(map(str, fault['loc'])) or 'body'}: {fault['msg']}" for fault in error.errors())
+        return _refusal(400, "; ".join(faults))
+
+
+def _refusal(status: int, sentence: str) -> Response:
+    return JSONResponse({"error": sentence}, status)

@@ -1,0 +1,133 @@
+"""Webhooks on their way: signed, bounded, retried until answered with 2xx, none forgotten by a restart."""
+
+import asyncio
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import httpx
+
+from sandbox.stripe_api.database import transaction
+from sandbox.stripe_api.ledger import Ledger, encoded
+from sandbox.stripe_api.objects import Json
+from sandbox.stripe_api.outbox import Attempt, Delivery
+from sandbox.stripe_api.signature import signature
+
+LONGEST_ERROR = 200
+
+
+@dataclass(frozen=True)
+class DeliveryPolicy:
+    """How deliveries are tried; seconds.
+
+    Attributes:
+        timeout: for one attempt, connecting included.
+        concurrency: how many at once.
+        first_retry: the delay after the first failure; it doubles with each.
+        longest_retry: where it stops doubling.
+        most_attempts: after which a delivery has failed.
+    """
+
+    timeout: float = 10.0
+    concurrency: int = 8
+    first_retry: float = 1.0
+    longest_retry: float = 60.0
+    most_attempts: int = 30
+
+    def delay(self, attempts: int) -> float:
+        """How long to wait after that many failures."""
+        return min(self.first_retry * 2.0 ** min(attempts - 1, 30), self.longest_retry)
+
+
+class DeliveryEngine:
+    """Makes the ledger's pending deliveries until cancelled; whatever was under way then is made again."""
+
+    def __init__(self, ledger: Ledger, policy: DeliveryPolicy, woken: asyncio.Event) -> None:
+        self._ledger = ledger
+        self._policy = policy
+        self._woken = woken
+        self._flying: set[int] = set()
+
+    async def run(self) -> None:
+        """Deliver for ever."""
+        limits = httpx.Limits(max_connections=self._policy.concurrency)
+        async with (
+            httpx.AsyncClient(timeout=self._policy.timeout, limits=limits, trust_env=False) as client,
+            asyncio.TaskGroup() as tasks,
+        ):
+            while True:
+                self._woken.clear()
+                wait = self._start_due(lambda one: tasks.create_task(self._deliver(client, one)))
+                await self._sleep(wait)
+
+    def _start_due(self, start: Callable[[Delivery], object]) -> float | None:
+        """Start what is due, as far as there is room; return the seconds until more is due, if known."""
+        limit = self._policy.concurrency + len(self._flying)
+        for delivery in self._ledger.outbox.pending(limit):
+            if delivery.id in self._flying:
+                continue
+            wait = delivery.due - self._ledger.clock()
+            if wait > 0:
+                return wait
+            if len(self._flying) >= self._policy.concurrency:
+                return None
+            self._flying.add(delivery.id)
+            start(delivery)
+        return None
+
+    async def _sleep(self, seconds: float | None) -> None:
+        try:
+            async with asyncio.timeout(seconds):
+                await self._woken.wait()
+        except TimeoutError:
+            return
+
+    async def _deliver(self, client: httpx.AsyncClient, delivery: Delivery) -> None:
+        try:
+            endpoint = self._ledger.store.find(delivery.endpoint)
+            event = self._ledger.store.find(delivery.event)
+            if endpoint is None or event is None or endpoint["status"] != "enabled":
+                with transaction(self._ledger.connection):
+                    self._ledger.end(delivery, "abandoned")
+                return
+            attempt = await self._attempt(client, endpoint, event)
+            with transaction(self._ledger.connection):
+                self._settle(delivery, attempt)
+        finally:
+            self._flying.discard(delivery.id)
+            self._woken.set()
+
+    async def _attempt(self, client: httpx.AsyncClient, endpoint: Json, event: Json) -> Attempt:
+        began, watch = self._ledger.clock(), time.monotonic()
+        body = encoded(event)
+        headers = {
+            "Content-Type": "application/json; charset=utf-8",
+            "Stripe-Signature": signature(body, endpoint["secret"], int(began)),
+            "User-Agent": "Stripe/1.0 (stand-in)",
+        }
+        if self._ledger.outbox.faults().tamper:
+            body = body.replace(b'"livemode": false', b'"livemode": true')
+        status: int | None = None
+        error: str | None = None
+        try:
+            async with (
+                asyncio.timeout(self._policy.timeout),
+                client.stream("POST", endpoint["url"], content=body, headers=headers) as response,
+            ):
+                status = response.status_code
+        except TimeoutError:
+            error = f"No answer within {self._policy.timeout:g} s"
+        except (httpx.HTTPError, httpx.InvalidURL) as failure:
+            error = f"{type(failure).__name__}: {failure}"[:LONGEST_ERROR]
+        return Attempt(began, time.monotonic() - watch, status, error)
+
+    def _settle(self, delivery: Delivery, attempt: Attempt) -> None:
+        outbox = self._ledger.outbox
+        outbox.record(delivery, attempt)
+        attempts = delivery.attempts + 1
+        if attempt.status is not None and 200 <= attempt.status < 300:
+            self._ledger.end(delivery, "delivered")
+        elif attempts >= self._policy.most_attempts:
+            self._ledger.end(delivery, "failed")
+        else:
+            outbox.retry(delivery, self._ledger.clock() + self._policy.delay(attempts))

@@ -1,0 +1,93 @@
+"""Everything the stand-in remembers, and the one way to change it."""
+
+import json
+import secrets
+import sqlite3
+import string
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+from sandbox.stripe_api import objects
+from sandbox.stripe_api.database import transaction
+from sandbox.stripe_api.faults import Faults, planned
+from sandbox.stripe_api.idempotency import Replies
+from sandbox.stripe_api.objects import Cause, Json
+from sandbox.stripe_api.operation import Change
+from sandbox.stripe_api.outbox import Delivery, Ending, Outbox
+from sandbox.stripe_api.resources.events import MOST_ENDPOINTS
+from sandbox.stripe_api.store import Query, Store, every
+
+_ALPHABET = string.ascii_letters + string.digits
+_ID_LENGTH = {"cs_test": 58, "whsec": 32, "cus": 14, "prod": 14, "si": 14, "req": 14}
+_USUAL_LENGTH = 24
+
+
+def new_id(prefix: str) -> str:
+    """A fresh id as Stripe writes them."""
+    length = _ID_LENGTH.get(prefix, _USUAL_LENGTH)
+    return f"{prefix}_" + "".join(secrets.choice(_ALPHABET) for _ in range(length))
+
+
+def encoded(body: Json) -> bytes:
+    """JSON as Stripe writes it."""
+    return json.dumps(body, indent=2, ensure_ascii=False).encode()
+
+
+@dataclass(frozen=True)
+class Ledger:
+    """The state file's contents.
+
+    Attributes:
+        clock: the time, Unix seconds.
+        wake: called when there may be something to deliver.
+    """
+
+    connection: sqlite3.Connection
+    store: Store
+    outbox: Outbox
+    replies: Replies
+    clock: Callable[[], float]
+    wake: Callable[[], None]
+
+    @contextmanager
+    def transaction(self) -> Iterator[None]:
+        """All of the block's writes, or none; then deliveries may begin. The block must not await."""
+        with transaction(self.connection):
+            yield
+        self.wake()
+
+    def commit(self, change: Change, cause: Cause) -> None:
+        """Carry out a change: store its objects, make its events and plan their deliveries."""
+        now = self.clock()
+        for one in change.saved:
+            self.store.put(one)
+        for object_id in change.removed:
+            self.store.remove(object_id)
+        events: list[Json] = []
+        for draft in change.events:
+            data: Json = {"object": draft.subject}
+            if draft.previous is not None:
+                data["previous_attributes"] = draft.previous
+            events.append(objects.event(new_id("evt"), int(now), draft.kind, data, cause))
+        endpoints = every(self.store, Query("webhook_endpoint"), MOST_ENDPOINTS)
+        deliveries, remaining = planned(events, endpoints, self.outbox.faults(), now)
+        self.outbox.add(deliveries)
+        self.outbox.set_faults(remaining)
+        for event in events:
+            self.store.put({**event, "pending_webhooks": self.outbox.count_pending(event["id"])})
+
+    def end(self, delivery: Delivery, state: Ending) -> None:
+        """Make a delivery no more."""
+        self.outbox.end(delivery, state)
+        event = self.store.find(delivery.event)
+        if event is not None:
+            self.store.put({**event, "pending_webhooks": self.outbox.count_pending(delivery.event)})
+
+    def resend(self, event: Json) -> int:
+        """Deliver an event once more to whoever listens; returns to how many."""
+        endpoints = every(self.store, Query("webhook_endpoint"), MOST_ENDPOINTS)
+        deliveries, _ = planned([event], endpoints, Faults(), self.clock())
+        self.outbox.add(deliveries)
+        self.store.put({**event, "pending_webhooks": self.outbox.count_pending(event["id"])})
+        return len(deliveries)

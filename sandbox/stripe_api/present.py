@@ -1,0 +1,122 @@
+"""What an answer shows of a stored object: included sub-objects, and those the caller asked to expand."""
+
+from typing import Any
+
+from sandbox.stripe_api.errors import ApiError
+from sandbox.stripe_api.objects import Json, list_of
+from sandbox.stripe_api.store import Query, State, every
+
+DEEPEST_EXPANSION = 4
+MOST_INCLUDED = 10
+
+_EXPANDABLE = {
+    "checkout.session": {
+        "customer",
+        "invoice",
+        "line_items",
+        "payment_intent",
+        "setup_intent",
+        "subscription",
+    },
+    "customer": {"default_source", "subscriptions", "test_clock"},
+    "customer.invoice_settings": {"default_payment_method"},
+    "invoice": {"customer", "default_payment_method"},
+    "invoice.parent.subscription_details": {"subscription"},
+    "payment_method": {"customer"},
+    "price": {"product"},
+    "product": {"default_price"},
+    "subscription": {
+        "customer",
+        "default_payment_method",
+        "latest_invoice",
+        "pending_setup_intent",
+        "schedule",
+        "test_clock",
+    },
+}
+"""By kind (or place within one), the fields that hold an id and may show the object instead."""
+
+
+def shown(found: Json, state: State) -> Json:
+    """A stored object as answers and events show it when nothing is expanded."""
+    match found["object"]:
+        case "subscription":
+            items = [_priced(item, state) for item in found["items"]["data"]]
+            return {**found, "items": {**found["items"], "data": items}}
+        case "checkout.session":
+            return {name: value for name, value in found.items() if name != "line_items"}
+        case "webhook_endpoint":
+            return {name: value for name, value in found.items() if name != "secret"}
+        case _:
+            return found
+
+
+def line_items(session: Json, state: State) -> Json:
+    """A checkout session's line items as a list object."""
+    items = [_priced(item, state) for item in session["line_items"]]
+    return list_of(items, f"/v1/checkout/sessions/{session['id']}/line_items")
+
+
+def expanded(answer: Json, paths: list[str], state: State) -> Json:
+    """`answer` with each dotted path replaced by the object it names.
+
+    Raises:
+        ApiError: a path that cannot be expanded.
+    """
+    for path in paths:
+        segments = path.split(".")
+        if len([part for part in segments if part != "data"]) > DEEPEST_EXPANSION:
+            raise ApiError(f"You cannot expand more than {DEEPEST_EXPANSION} levels: {path}", param="expand")
+        answer = _expand(answer, segments, state, path, answer["object"])
+    return answer
+
+
+def _priced(item: Json, state: State) -> Json:
+    return {**item, "price": state.find(item["price"])}
+
+
+def _expand(node: Json, segments: list[str], state: State, path: str, place: str) -> Json:
+    name, rest = segments[0], segments[1:]
+    place = node.get("object", place)
+    if place == "list" and name == "data":
+        if not rest:
+            return node
+        return {**node, "data": [_expand(item, rest, state, path, place) for item in node["data"]]}
+    value: Any
+    if name in _EXPANDABLE.get(place, ()):
+        value = _fetched(node, name, state)
+    elif isinstance(node.get(name), dict):
+        value = node[name]
+    else:
+        raise ApiError(f"This property cannot be expanded ({path}).", param="expand")
+    if rest and isinstance(value, dict):
+        value = _expand(value, rest, state, path, f"{place}.{name}")
+    return {**node, name: value}
+
+
+def _fetched(node: Json, name: str, state: State) -> object:
+    value = node.get(name)
+    place = (node.get("object"), name)
+    if place == ("checkout.session", "line_items"):
+        return value or line_items(_stored(node, state), state)
+    if place == ("customer", "subscriptions"):
+        return value or _subscriptions(node, state)
+    if not isinstance(value, str):
+        return value
+    target = state.find(value)
+    return value if target is None else shown(target, state)
+
+
+def _stored(node: Json, state: State) -> Json:
+    found = state.find(node["id"])
+    if found is None:
+        raise ApiError(f"{node['id']} is gone", status=500, type="api_error")
+    return found
+
+
+def _subscriptions(customer: Json, state: State) -> Json:
+    live = Query("subscription", label=customer["id"], keep=lambda found: found["status"] != "canceled")
+    found = every(state, live, MOST_INCLUDED + 1)
+    shown_ones = [shown(one, state) for one in found[:MOST_INCLUDED]]
+    url = f"/v1/customers/{customer['id']}/subscriptions"
+    return list_of(shown_ones, url, has_more=len(found) > MOST_INCLUDED)
