@@ -47,7 +47,7 @@ class ReleaseDownloads:
         """The program's bytes, verified.
 
         Raises:
-            ReleaseUnavailableError: unreachable, wrong checksum, no such architecture, or an earlier failure.
+            ReleaseUnavailableError: unreachable, not published, a wrong checksum, or an earlier failure.
         """
         if self._refused is not None:
             raise ReleaseUnavailableError(self._refused)
@@ -97,15 +97,9 @@ async def refuse_plain_http(request: httpx.Request) -> None:
 
 
 def architecture() -> str:
-    """This machine's architecture in Go's and the container images' words, such as `amd64`.
-
-    Raises:
-        ReleaseUnavailableError: nobody publishes for it.
-    """
+    """This machine's architecture in Go's and the container images' words, such as `amd64`."""
     machine = platform.machine()
-    if machine not in _ARCHITECTURES:
-        raise ReleaseUnavailableError(f"no releases for {machine}")
-    return _ARCHITECTURES[machine]
+    return _ARCHITECTURES.get(machine, machine)
 
 
 def _find_checksum(text: str, file_name: str) -> str:
