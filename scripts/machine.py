@@ -6,12 +6,13 @@ from pathlib import Path
 
 from sandbox import binaries, images, packages
 from sandbox.kubernetes import cluster
-from sandbox.kubernetes.cluster import ClusterConfig
+from sandbox.kubernetes.layout import ClusterConfig
 from sandbox.processes import SandboxError
 from sandbox.progress import Progress
 from scripts.berth.state import state_root
 
 CONTROL_PLANE = ("etcd", "kube-apiserver", "kube-controller-manager", "kube-scheduler")
+IMAGES = ("pause", "sample")
 NODE = ("kubelet", "kube-proxy", "kube-router", "coredns", "local-path-provisioner", "skipper")
 SIMULATED_NODES = ("kwok",)
 
@@ -59,15 +60,13 @@ async def why_simulated(name: str) -> str | None:
 async def prepare(name: str, progress: Progress, *, simulated: bool, simulated_nodes: int) -> ClusterConfig:
     """Install what a cluster needs and return its configuration."""
     programs = [*CONTROL_PLANE]
-    archives: list[Path] = []
     if not simulated:
         await packages.ensure_packages(progress)
-        programs += NODE
+        programs += (*NODE, *IMAGES)
     if simulated or simulated_nodes:
         programs += SIMULATED_NODES
     found = await binaries.ensure(programs, progress)
-    if not simulated:
-        archives = list(await images.build_images(binaries.cache_directory(), progress))
+    archives = [] if simulated else await images.build_images(binaries.cache_directory(), found)
     return ClusterConfig(
         name=name,
         state_dir=cluster_folder(name),

@@ -105,7 +105,8 @@ async def instances(client: httpx.AsyncClient, account: Account) -> list[dict[st
 
 async def wait_for_info(client: httpx.AsyncClient, url: str, seconds: float) -> dict[str, Any]:
     """Return what the tenant's app says of itself at `url`, trying for `seconds`."""
-    return await _until_answered(client, "GET", f"{url}/api/info", seconds)
+    info: dict[str, Any] = await _until_answered(client, "GET", f"{url}/api/info", seconds)
+    return info
 
 
 async def write_note(client: httpx.AsyncClient, url: str, text: str) -> None:

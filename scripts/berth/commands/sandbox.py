@@ -7,7 +7,7 @@ import typer
 
 from sandbox import binaries
 from sandbox.kubernetes import cluster
-from sandbox.kubernetes.cluster import ClusterConfig
+from sandbox.kubernetes.layout import ClusterConfig
 from scripts import machine
 from scripts.berth.output import CommandError, JsonFlag, console, errors, print_fields, print_json
 from scripts.berth.progress import RichProgress
@@ -37,7 +37,7 @@ def up(
     if as_json:
         print_json(found)
     else:
-        console.print(f"up: export KUBECONFIG={found.kubeconfig}")
+        console.print(f"up: export KUBECONFIG={found.kubeconfig}", soft_wrap=True)
 
 
 @app.command()
