@@ -172,7 +172,7 @@ class Station:
             items = await self._queue.claim(self._kind, free)
         for item in items:
             self._metrics.claimed.labels(self._kind).inc()
-            task = asyncio.create_task(self._attempt(item, claimed_at), name=f"{item.kind} {item.key}")
+            task = asyncio.create_task(self.attempt(item, claimed_at), name=f"{item.kind} {item.key}")
             self._running.add(task)
             task.add_done_callback(self._ended)
         if len(items) == free:
@@ -203,8 +203,8 @@ class Station:
         if self._running:
             await asyncio.wait(self._running, timeout=3 * UNWIND)
 
-    async def _attempt(self, item: WorkItem, claimed_at: float) -> None:
-        """One pass over one item, from claim to release."""
+    async def attempt(self, item: WorkItem, claimed_at: float) -> None:
+        """Make one pass over an item claimed at `claimed_at` (the loop's clock), and release it."""
         with self._metrics.duration.labels(self._kind).time():
             handling = asyncio.create_task(self._handler(item, Lease(self._queue, item)))
             keeping = asyncio.create_task(self._keep(item, claimed_at))

@@ -14,7 +14,7 @@ from psycopg_pool import AsyncConnectionPool
 from provisioner.contract.queue import Kind, enqueue
 from provisioner.metrics import WorkerMetrics
 from provisioner.queue_view import QueueRow, show_item
-from provisioner.workers import Handler, WorkerOptions, Workers
+from provisioner.workers import Handler, Station, WorkerOptions, Workers
 from provisioner.workqueue import WorkQueue
 
 Pool = AsyncConnectionPool[AsyncConnection[Any]]
@@ -80,10 +80,18 @@ async def working(
             await task
 
 
+async def one_pass(queue: WorkQueue, kind: Kind, handler: Handler) -> None:
+    """Let a worker make exactly one pass over the one due item, and record how it ended."""
+    (item,) = await queue.claim(kind, 1)
+    station = Station(queue, kind, handler, WorkerOptions(), WorkerMetrics(CollectorRegistry()))
+    await station.attempt(item, asyncio.get_running_loop().time())
+
+
 class Wire:
     """A TCP connection to Postgres that can be cut and mended."""
 
     def __init__(self, url: str) -> None:
+        self._url = url
         self._target = conninfo_to_dict(url)
         self._server: asyncio.Server | None = None
         self._open: set[asyncio.StreamWriter] = set()
@@ -92,7 +100,7 @@ class Wire:
 
     @property
     def url(self) -> str:
-        return make_conninfo(**(self._target | {"host": "127.0.0.1", "port": self._port}))
+        return make_conninfo(self._url, host="127.0.0.1", port=self._port)
 
     async def mend(self) -> None:
         self._server = await asyncio.start_server(self._accept, "127.0.0.1", self._port)

@@ -1,0 +1,422 @@
+"""From what Stripe says to what an instance is owed, on the real stand-in and a real database."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+from psycopg import sql
+from psycopg.rows import dict_row
+
+from catalogue.loader import load_catalogue
+from provisioner.clients.stripe import StripeClient
+from provisioner.contract.errors import TemporaryError
+from provisioner.contract.queue import Kind, nudge
+from provisioner.contract.spec import SPEC, Desired, InstanceSpec
+from provisioner.queue_view import State
+from provisioner.scheduler import Scheduler
+from provisioner.specs import slug_candidates
+from provisioner.subscriptions import SubscriptionHandler
+from provisioner.workqueue import Lease, LeaseLostError, retry
+from tests.integration.queue_tools import Pool, expire_lease, one_pass, row, run_sql, until, working
+from tests.integration.shop import OFFER, PROFESSIONAL, STARTER, Shop, open_shop
+
+
+@pytest.fixture
+async def shop(pool: Pool) -> AsyncIterator[Shop]:
+    async with open_shop(pool) as opened:
+        yield opened
+
+
+@dataclass(frozen=True)
+class Instance:
+    id: str
+    slug: str
+    generation: int
+    paid: bool
+    phase: str
+    spec: InstanceSpec
+
+
+async def instances(pool: Pool) -> list[Instance]:
+    async with pool.connection() as conn:
+        found = await conn.execute(
+            "SELECT id, slug, generation, paid_at IS NOT NULL, phase, spec FROM instance ORDER BY created_at"
+        )
+        return [
+            Instance(id_, slug, generation, paid, phase, SPEC.validate_python(spec))
+            async for id_, slug, generation, paid, phase, spec in found
+        ]
+
+
+async def only(pool: Pool) -> Instance:
+    (instance,) = await instances(pool)
+    return instance
+
+
+async def everything(pool: Pool) -> dict[str, list[dict[str, Any]]]:
+    """Every row that a pass over a subscription may write."""
+    async with pool.connection() as conn:
+        cursor = conn.cursor(row_factory=dict_row)
+        tables = ("checkout", "subscription", "instance", "instance_event", "outbox")
+        query = sql.SQL("SELECT * FROM {} ORDER BY 1")
+        return {t: await (await cursor.execute(query.format(sql.Identifier(t)))).fetchall() for t in tables}
+
+
+async def timeline(pool: Pool) -> list[str]:
+    async with pool.connection() as conn:
+        return [
+            reason async for (reason,) in await conn.execute("SELECT reason FROM instance_event ORDER BY id")
+        ]
+
+
+async def bought(shop: Shop, slug: str = "acme", key: str = STARTER) -> str:
+    buyer = await shop.buyer()
+    subscription = await shop.pay(buyer, key, await shop.checkout(buyer, slug))
+    settled = await shop.settle(subscription)
+    assert settled.last_error is None
+    return subscription
+
+
+async def test_a_paid_checkout_becomes_an_instance_with_its_name_plan_and_work(
+    pool: Pool, shop: Shop
+) -> None:
+    await bought(shop)
+    instance = await only(pool)
+    assert (instance.slug, instance.generation, instance.paid, instance.phase) == ("acme", 1, True, "pending")
+    assert (instance.spec.plan, instance.spec.host) == ("starter", "acme.apps.localhost")
+    assert (instance.spec.desired, instance.spec.chart_version) == (Desired.RUNNING, "1.2.3")
+    assert await shop.due_instances() == [(instance.id, 1)]
+    rows = await everything(pool)
+    assert [c["closed_at"] is not None for c in rows["checkout"]] == [True]
+    assert [(s["status"], s["plan"], s["interval"]) for s in rows["subscription"]] == [
+        ("active", "starter", "month")
+    ]
+    assert await timeline(pool) == ["Created"]
+
+
+async def test_invariant_3_the_same_event_five_times_and_two_workers_make_one_instance(
+    pool: Pool, database_url: str, shop: Shop
+) -> None:
+    buyer = await shop.buyer()
+    subscription = await shop.pay(buyer, STARTER, await shop.checkout(buyer, "acme"))
+    handle = shop.handler().handle
+
+    async def idle() -> bool:
+        return (await row(pool, subscription, Kind.SUBSCRIPTION)).state == State.IDLE
+
+    async with (
+        working(pool, database_url, handle, kind=Kind.SUBSCRIPTION, owner="one"),
+        working(pool, database_url, handle, kind=Kind.SUBSCRIPTION, owner="two"),
+    ):
+        await asyncio.gather(*(shop.ring(subscription) for _ in range(5)))
+        await until(idle)
+        await shop.ring(subscription, 5)
+        await until(idle)
+    instance = await only(pool)
+    assert (instance.generation, await shop.due_instances()) == (1, [(instance.id, 1)])
+    assert await timeline(pool) == ["Created"]
+
+
+async def test_invariant_2_what_counts_is_stripes_state_now_whatever_events_said(
+    pool: Pool, shop: Shop
+) -> None:
+    subscription = await bought(shop)
+    for status in ("past_due", "unpaid", "paused", "active"):
+        await shop.force(subscription, status)  # each sends an event; only now do they reach us
+    before = await only(pool)
+    for _ in range(4):
+        await shop.settle(subscription)
+    assert await only(pool) == before
+
+
+async def test_invariant_5_nothing_changes_while_stripe_refuses_or_is_away(pool: Pool, shop: Shop) -> None:
+    subscription = await bought(shop)
+    await shop.force(subscription, "canceled")
+    before = await everything(pool)
+    await shop.refuse_calls(10)
+    refused = await shop.settle(subscription)
+    assert refused.state in {State.WAITING, State.DUE}
+    assert "slow down" in str(refused.last_error)
+    async with StripeClient("sk_test_x", "http://127.0.0.1:9") as nowhere:
+        away = await shop.settle(subscription, shop.handler(nowhere))
+    assert "could not be reached" in str(away.last_error)
+    assert await everything(pool) == before
+    await shop.refuse_calls(0)
+    await shop.settle(subscription)
+    assert (await only(pool)).spec.desired is Desired.SUSPENDED
+
+
+PRODUCT = """
+product: mindroom
+title: MindRoom
+image: berth.local/sample:1
+port: 8080
+plans:
+  starter:
+    title: Starter
+    prices: {{month: {{lookup_key: {key}}}}}
+    size: {{cpu: {{request: 50m, limit: 500m}}, memory: 128Mi, storage: 1Gi}}
+"""
+
+
+async def test_an_unknown_price_parks_with_a_sentence_and_retry_completes_it_after_the_fix(
+    pool: Pool, shop: Shop, tmp_path: Path
+) -> None:
+    file = tmp_path / "mindroom.yaml"
+    file.write_text(PRODUCT.format(key="another_key"))
+    handler = SubscriptionHandler(shop.client, lambda: load_catalogue(tmp_path), OFFER)
+    buyer = await shop.buyer()
+    subscription = await shop.pay(buyer, STARTER, await shop.checkout(buyer, "acme"))
+    before = await everything(pool)
+    parked = await shop.settle(subscription, handler)
+    assert parked.state == State.PARKED
+    assert parked.last_error == (
+        f"subscription {subscription} has a price that no plan names, {shop.prices[STARTER]} (lookup key"
+        f" {STARTER}): add it to catalogue/<product>.yaml plans.<plan>.prices, then berth queue retry"
+        f" subscription {subscription}"
+    )
+    assert await everything(pool) == before
+    file.write_text(PRODUCT.format(key=STARTER))
+    async with pool.connection() as conn:
+        assert await retry(conn, Kind.SUBSCRIPTION, subscription)
+    await one_pass(shop.queue(), Kind.SUBSCRIPTION, handler.handle)
+    assert (await only(pool)).slug == "acme"
+    assert (await row(pool, subscription, Kind.SUBSCRIPTION)).state == State.IDLE
+
+
+async def test_a_catalogue_that_became_wrong_is_not_taken_over(
+    pool: Pool, shop: Shop, tmp_path: Path
+) -> None:
+    file = tmp_path / "mindroom.yaml"
+    file.write_text(PRODUCT.format(key=STARTER))
+    handler = SubscriptionHandler(shop.client, lambda: load_catalogue(tmp_path), OFFER)
+    file.write_text("product: [")
+    unknown = await shop.pay(await shop.buyer(), PROFESSIONAL)
+    assert (await shop.settle(unknown, handler)).state == State.PARKED
+    known = await shop.pay(await shop.buyer(), STARTER)
+    assert (await shop.settle(known, handler)).state == State.IDLE
+    assert len(await instances(pool)) == 1
+
+
+@pytest.mark.parametrize("status", ["unpaid", "paused", "canceled"])
+async def test_suspension_and_return_keep_the_same_instance(pool: Pool, shop: Shop, status: str) -> None:
+    subscription = await bought(shop)
+    born = await only(pool)
+    await shop.force(subscription, status)
+    for _ in range(2):
+        await shop.settle(subscription)
+    suspended = await only(pool)
+    assert (suspended.id, suspended.generation, suspended.spec.desired) == (born.id, 2, Desired.SUSPENDED)
+    await shop.force(subscription, "active")
+    await shop.settle(subscription)
+    back = await only(pool)
+    assert (back.generation, back.spec, back.slug) == (3, born.spec, born.slug)
+    assert await shop.due_instances() == [(born.id, 3)]
+    assert await timeline(pool) == ["Created", "Suspending", "Resuming"]
+
+
+async def test_past_due_runs_through_its_grace_and_is_then_suspended(pool: Pool, shop: Shop) -> None:
+    subscription = await bought(shop)
+    await shop.force(subscription, "past_due")
+    now = datetime.now(UTC)
+    item = await shop.settle(subscription)
+    assert item.due_at is not None
+    assert abs(item.due_at - now - timedelta(days=7)) < timedelta(minutes=1)
+    assert (await only(pool)).spec.desired is Desired.RUNNING
+    await run_sql(pool, "UPDATE subscription SET status_since = status_since - interval '7 days'")
+    assert (await shop.settle(subscription)).due_at is None
+    assert (await only(pool)).spec.desired is Desired.SUSPENDED
+
+
+async def test_a_new_failure_after_a_payment_has_its_whole_grace_again(pool: Pool, shop: Shop) -> None:
+    subscription = await bought(shop)
+    await shop.force(subscription, "past_due")
+    await shop.settle(subscription)
+    await run_sql(pool, "UPDATE subscription SET status_since = status_since - interval '8 days'")
+    for status in ("active", "past_due"):
+        await shop.force(subscription, status)
+        await shop.settle(subscription)
+    assert (await only(pool)).spec.desired is Desired.RUNNING
+
+
+@pytest.mark.parametrize(("status", "held"), [("incomplete", True), ("incomplete_expired", False)])
+async def test_an_unpaid_beginning_has_no_instance_and_its_end_frees_the_name(
+    pool: Pool, shop: Shop, status: str, held: bool
+) -> None:
+    buyer = await shop.buyer()
+    subscription = await shop.pay(buyer, STARTER, await shop.checkout(buyer, "acme"))
+    await shop.force(subscription, status)
+    await shop.settle(subscription)
+    assert await instances(pool) == []
+    assert [c["closed_at"] is None for c in (await everything(pool))["checkout"]] == [held]
+
+
+async def test_a_subscription_that_was_over_before_we_heard_of_it_has_no_instance(
+    pool: Pool, shop: Shop
+) -> None:
+    subscription = await shop.pay(await shop.buyer())
+    await shop.force(subscription, "canceled")
+    await shop.settle(subscription)
+    assert await instances(pool) == []
+
+
+async def test_another_plan_is_a_new_generation_of_the_same_instance(pool: Pool, shop: Shop) -> None:
+    subscription = await bought(shop)
+    born = await only(pool)
+    held = await shop.official.v1.subscriptions.retrieve_async(subscription)
+    item_id, price = held.to_dict()["items"]["data"][0]["id"], await shop.price(PROFESSIONAL)
+    await shop.official.v1.subscriptions.update_async(
+        subscription, {"items": [{"id": item_id, "price": price}]}
+    )
+    for _ in range(2):
+        await shop.settle(subscription)
+    changed = await only(pool)
+    assert (changed.id, changed.generation, changed.spec.plan) == (born.id, 2, "professional")
+    assert changed.spec.size.storage > born.spec.size.storage
+    assert changed.spec.limits["agents"] == 10
+    assert await timeline(pool) == ["Created", "PlanChanged"]
+
+
+async def test_a_second_subscription_of_the_same_customer_has_its_own_instance(
+    pool: Pool, shop: Shop
+) -> None:
+    buyer = await shop.buyer()
+    for slug in ("acme", "zeta"):
+        await shop.settle(await shop.pay(buyer, STARTER, await shop.checkout(buyer, slug)))
+    assert [instance.slug for instance in await instances(pool)] == ["acme", "zeta"]
+
+
+async def test_a_name_that_is_taken_gets_the_subscriptions_suffix(pool: Pool, shop: Shop) -> None:
+    await bought(shop, "acme")
+    second = await bought(shop, "acme")
+    _, suffixed, *_ = slug_candidates("acme", "mindroom", second)
+    assert [instance.slug for instance in await instances(pool)] == ["acme", suffixed]
+    assert (await instances(pool))[1].spec.host == f"{suffixed}.apps.localhost"
+
+
+@pytest.mark.parametrize("whose", ["another customer's", "another product's", "nobody's", "none"])
+async def test_a_checkout_counts_only_if_it_is_the_buyers_for_that_product(
+    pool: Pool, shop: Shop, whose: str
+) -> None:
+    buyer, other = await shop.buyer(), await shop.buyer()
+    checkout = {
+        "another customer's": await shop.checkout(other, "theirs"),
+        "another product's": await shop.checkout(buyer, "elsewhere", product="voxflow"),
+        "nobody's": "co_missing",
+        "none": None,
+    }[whose]
+    subscription = await shop.pay(buyer, STARTER, checkout)
+    await shop.settle(subscription)
+    assert (await only(pool)).slug == next(slug_candidates(None, "mindroom", subscription))
+    assert [c["closed_at"] for c in (await everything(pool))["checkout"]] == [None, None]
+
+
+async def test_a_name_somebody_holds_in_an_open_checkout_is_not_taken_from_them(
+    pool: Pool, shop: Shop
+) -> None:
+    holder, buyer = await shop.buyer(), await shop.buyer()
+    late = await shop.checkout(buyer, "acme")
+    await run_sql(pool, "UPDATE checkout SET closed_at = now() WHERE id = %s", late)
+    await shop.checkout(holder, "acme")
+    await shop.settle(await shop.pay(buyer, STARTER, late))
+    slug = (await only(pool)).slug
+    assert slug.startswith("acme-")
+
+
+async def test_a_customer_we_do_not_know_parks_with_the_remedy(pool: Pool, shop: Shop) -> None:
+    buyer = await shop.buyer()
+    await run_sql(pool, "UPDATE customer SET stripe_customer_id = NULL WHERE id = %s", buyer.id)
+    subscription = await shop.pay(buyer)
+    before = await everything(pool)
+    parked = await shop.settle(subscription)
+    assert parked.state == State.PARKED
+    assert buyer.stripe_id in str(parked.last_error)
+    assert f"berth queue retry subscription {subscription}" in str(parked.last_error)
+    assert await everything(pool) == before
+
+
+async def test_a_subscription_stripe_does_not_have_parks(pool: Pool, shop: Shop) -> None:
+    parked = await shop.settle("sub_missing")
+    assert (parked.state, await instances(pool)) == (State.PARKED, [])
+    assert "sub_missing" in str(parked.last_error)
+
+
+async def test_invariant_9_a_worker_that_lost_its_lease_creates_nothing(pool: Pool, shop: Shop) -> None:
+    subscription = await shop.pay(await shop.buyer())
+    await shop.ring(subscription)
+    queue = shop.queue()
+    (item,) = await queue.claim(Kind.SUBSCRIPTION, 1)
+    await expire_lease(pool, subscription)
+    before = await everything(pool)
+    with pytest.raises(LeaseLostError):
+        await shop.handler().handle(item, Lease(queue, item))
+    assert await everything(pool) == before
+    assert await shop.due_instances() == []
+
+
+async def test_a_pass_over_the_instance_and_one_over_its_subscription_do_not_deadlock(
+    pool: Pool, shop: Shop
+) -> None:
+    subscription = await bought(shop)
+    queue = shop.queue()
+    (item,) = await queue.claim(Kind.INSTANCE, 1)
+    await shop.force(subscription, "paused")
+    async with queue.fenced(item) as conn:
+        settling = asyncio.create_task(shop.settle(subscription))
+        await until(lambda: somebody_waits(pool))
+        await conn.execute("UPDATE instance SET phase = 'provisioning'")
+    assert (await settling).last_error is None
+    instance = await only(pool)
+    assert (instance.phase, instance.spec.desired) == ("provisioning", Desired.SUSPENDED)
+
+
+async def somebody_waits(pool: Pool) -> bool:
+    async with pool.connection() as conn:
+        waiting = await conn.execute(
+            "SELECT FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"
+        )
+        return waiting.rowcount > 0
+
+
+async def test_the_sweep_finds_what_no_webhook_told(pool: Pool, shop: Shop) -> None:
+    scheduler = Scheduler(pool, shop.client)
+    same, changed, ended = [await bought(shop, slug) for slug in ("same", "changed", "ended")]
+    new = await shop.pay(await shop.buyer())
+    await shop.force(changed, "past_due")
+    await shop.force(ended, "canceled")
+    assert sorted(await scheduler.sweep()) == sorted([new, changed, ended])
+    due = {id_: (await row(pool, id_, Kind.SUBSCRIPTION)).state for id_ in (same, new, changed, ended)}
+    assert due == {same: State.IDLE, new: State.DUE, changed: State.DUE, ended: State.DUE}
+    for _ in range(3):
+        await one_pass(shop.queue(), Kind.SUBSCRIPTION, shop.handler().handle)
+    assert await scheduler.sweep() == []
+    assert len(await instances(pool)) == 4
+
+
+async def test_invariant_5_a_sweep_that_cannot_read_to_the_end_enqueues_nothing(
+    pool: Pool, shop: Shop
+) -> None:
+    subscription = await bought(shop)
+    await shop.refuse_calls(10)
+    with pytest.raises(TemporaryError):
+        await Scheduler(pool, shop.client).sweep()
+    assert (await row(pool, subscription, Kind.SUBSCRIPTION)).state == State.IDLE
+
+
+async def test_the_resync_nudges_every_instance_and_hurries_none_in_backoff(pool: Pool, shop: Shop) -> None:
+    await bought(shop)
+    instance = await only(pool)
+    queue = shop.queue()
+    (item,) = await queue.claim(Kind.INSTANCE, 1)
+    await queue.fail(item, "no answer", timedelta(hours=1))
+    waiting = (await row(pool, instance.id)).due_at
+    await Scheduler(pool, shop.client).resync()
+    after = await row(pool, instance.id)
+    assert (after.due_at, after.seq) == (waiting, 2)
+    async with pool.connection() as conn:
+        await nudge(conn, Kind.INSTANCE)
+    assert await row(pool, instance.id) == after
