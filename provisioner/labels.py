@@ -5,7 +5,7 @@ from typing import Final
 from provisioner.contract.spec import InstanceSpec
 
 MANAGED_BY: Final = "app.kubernetes.io/managed-by"
-MANAGER: Final = "berth"
+MANAGER: Final = "berth"  # also the name our field ownership goes by
 INSTANCE: Final = "berth.dev/instance"
 SELECTOR: Final = f"{MANAGED_BY}={MANAGER}"
 APPLIED: Final = "berth.dev/applied"  # annotation: hash of the manifest as last applied

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from enum import IntEnum
 from typing import Any, Final
 
-from provisioner.labels import APPLIED
+from provisioner.labels import APPLIED, MANAGER
 from provisioner.observed import Observed, Ref, ref
 from provisioner.quantity import amount
 
@@ -225,7 +225,7 @@ def _owned(secret: Manifest, data: Mapping[str, str]) -> bool:
         for key in entry.get("fieldsV1", {}).get("f:data", {}):
             owners.setdefault(key.removeprefix("f:"), set()).add(entry["manager"])
     owners.pop(".", None)
-    return owners.keys() == data.keys() and all(len(managers) == 1 for managers in owners.values())
+    return owners.keys() == data.keys() and all(managers == {MANAGER} for managers in owners.values())
 
 
 def _quota_counts(manifest: Manifest, observed: Observed) -> bool:

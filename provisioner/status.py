@@ -16,7 +16,7 @@ _PULL: Final = frozenset(
     {"ErrImagePull", "ImagePullBackOff", "InvalidImageName", "ErrImageNeverPull", "ImageInspectError"}
 )
 _CONFIG: Final = frozenset({"CreateContainerConfigError", "CreateContainerError", "RunContainerError"})
-_MAX_DETAIL: Final = 300
+_MAX_DETAIL: Final = 600
 
 
 @dataclass(frozen=True, slots=True)

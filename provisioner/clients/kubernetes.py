@@ -20,8 +20,7 @@ from kubernetes.aio.client.rest import RESTClientObject
 from kubernetes.aio.config import ConfigException, load_incluster_config, load_kube_config
 
 from provisioner.contract.errors import PermanentError, TemporaryError
-
-FIELD_MANAGER: Final = "berth"
+from provisioner.labels import MANAGER
 
 _CALL_SECONDS: Final = 15
 _CONNECT_SECONDS: Final = 5
@@ -182,7 +181,12 @@ class KubernetesClient:
         limits = aiohttp.ClientTimeout(sock_connect=_CONNECT_SECONDS, sock_read=_WATCH_SILENCE_SECONDS)
         call = _Call("GET", kind.path(), _accept(kind, "PartialObjectMetadata"), query)
         async with self._send(call, limits) as response:
-            yield _events(kind, response)
+            try:
+                yield _events(kind, response)
+            finally:
+                # left early: a polite TLS goodbye would wait for a server that is busy sending
+                if response.connection is not None and response.connection.transport is not None:
+                    response.connection.transport.abort()
 
     async def apply(self, manifest: Mapping[str, Any]) -> Object:
         """Server-side apply `manifest`, taking over fields others own; returns the object as it is now.
@@ -196,7 +200,7 @@ class KubernetesClient:
             "PATCH",
             kind.path(metadata.get("namespace"), metadata["name"]),
             _accept(kind, "PartialObjectMetadata"),
-            {"fieldManager": FIELD_MANAGER, "force": "true"},
+            {"fieldManager": MANAGER, "force": "true"},
             body=manifest,
             content_type="application/apply-patch+yaml",
             confidential=kind.metadata_only,

@@ -50,7 +50,7 @@ def models(draw: st.DrawFn) -> ClusterModel:
     """A settled cluster after accidents: objects gone, changed, unlabelled, unannotated, strangers added."""
     model = settled_model()
     for key in sorted(model.objects):
-        accident = draw(st.sampled_from(["none", "none", "gone", "hash", "label", "spec", "status", "secret"]))
+        accident = draw(st.sampled_from(["none", "gone", "hash", "label", "spec", "status", "secret"]))
         found = model.objects[key]
         if accident == "gone":
             del model.objects[key]
@@ -235,8 +235,18 @@ Change = Callable[[dict[str, Any]], object]
         (Ref("Namespace", SPEC.namespace), lambda o: o["metadata"]["labels"].pop("berth.dev/plan")),
         (
             Ref("Secret", "instance-secrets"),
+            lambda o: o["metadata"].update(
+                managedFields=[
+                    {"manager": "berth", "fieldsV1": {"f:metadata": {}}},
+                    {"manager": "kubectl-edit", "fieldsV1": {"f:data": {"f:SESSION_KEY": {}}}},
+                ]
+            ),
+        ),
+        (Ref("Secret", "instance-secrets"), lambda o: o["metadata"].update(managedFields=[])),
+        (
+            Ref("Secret", "instance-secrets"),
             lambda o: o["metadata"]["managedFields"].append(
-                {"manager": "kubectl-edit", "fieldsV1": {"f:data": {"f:SESSION_KEY": {}}}}
+                {"manager": "kubectl-edit", "fieldsV1": {"f:data": {"f:OTHER": {}}}}
             ),
         ),
     ],

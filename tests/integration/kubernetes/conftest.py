@@ -5,7 +5,7 @@ import shutil
 import ssl
 import tempfile
 from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -57,7 +57,11 @@ class ControlPlane:
         ) as api:
             for document in load_manifest("provisioner", {}):
                 await api.apply(document)
-        control_plane.controller_manager(self.layout).start()
+        self.controllers.start()
+
+    @property
+    def controllers(self) -> Daemon:
+        return control_plane.controller_manager(self.layout)
 
     async def start_api_server(self) -> None:
         keys = self.layout.pki
@@ -67,12 +71,20 @@ class ControlPlane:
         ) as api:
             await self.api_server.wait_ready(api.is_ready, _START_SECONDS)
 
-    async def stop_api_server(self) -> None:
+    @asynccontextmanager
+    async def without_api_server(self) -> AsyncIterator[None]:
+        """Stop the API server for a while; the controllers are spared the back-off they would go into."""
+        await self.controllers.stop(2)
         await self.api_server.stop(2)
+        try:
+            yield
+        finally:
+            await self.start_api_server()
+            self.controllers.start()
 
     async def stop(self) -> None:
         for daemon in (
-            control_plane.controller_manager(self.layout),
+            self.controllers,
             self.api_server,
             control_plane.etcd(self.layout),
         ):
@@ -127,6 +139,49 @@ class Operator:
         )
 
 
+class Wire:
+    """A TCP connection to the API server that can be cut and mended."""
+
+    def __init__(self, plane: ControlPlane, folder: Path) -> None:
+        self._target = plane.layout.port("api")
+        self._port = 0
+        self._server: asyncio.Server | None = None
+        self._open: set[asyncio.StreamWriter] = set()
+        self._pumps: set[asyncio.Task[None]] = set()
+        self._plane = plane
+        self.kubeconfig = folder / "kubeconfig"
+
+    async def mend(self) -> None:
+        self._server = await asyncio.start_server(self._accept, "127.0.0.1", self._port)
+        self._port = self._server.sockets[0].getsockname()[1]
+        text = self._plane.kubeconfig.read_text()
+        self.kubeconfig.write_text(text.replace(f"127.0.0.1:{self._target}", f"127.0.0.1:{self._port}"))
+
+    async def cut(self) -> None:
+        assert self._server is not None
+        self._server.close()
+        for writer in self._open:
+            writer.transport.abort()
+        if self._pumps:
+            await asyncio.wait(self._pumps)
+
+    async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        up_reader, up_writer = await asyncio.open_connection("127.0.0.1", self._target)
+        self._open |= {writer, up_writer}
+        for source, sink in ((reader, up_writer), (up_reader, writer)):
+            task = asyncio.create_task(self._pump(source, sink))
+            self._pumps.add(task)
+            task.add_done_callback(self._pumps.discard)
+
+    async def _pump(self, source: asyncio.StreamReader, sink: asyncio.StreamWriter) -> None:
+        with suppress(ConnectionError):
+            while chunk := await source.read(65536):
+                sink.write(chunk)
+                await sink.drain()
+        sink.close()
+        self._open.discard(sink)
+
+
 def _checked(response: httpx.Response) -> dict[str, Any]:
     assert response.is_success, response.text
     body: dict[str, Any] = response.json()
@@ -160,11 +215,28 @@ async def operator(own_control_plane: ControlPlane) -> AsyncIterator[Operator]:
 
 
 @pytest.fixture
-async def watch_cache(client: KubernetesClient, pool: Pool) -> AsyncIterator[WatchCache]:
+async def wire(own_control_plane: ControlPlane, tmp_path: Path) -> AsyncIterator[Wire]:
+    connection = Wire(own_control_plane, tmp_path)
+    await connection.mend()
+    yield connection
+    await connection.cut()
+
+
+@asynccontextmanager
+async def following(client: KubernetesClient, pool: Pool) -> AsyncIterator[WatchCache]:
+    """A cache that is being kept current."""
     cache = WatchCache(client, pool)
     running = asyncio.create_task(cache.run())
     async with asyncio.timeout(PATIENCE):
         await cache.wait_synced()
-    yield cache
-    running.cancel()
-    await asyncio.wait([running])
+    try:
+        yield cache
+    finally:
+        running.cancel()
+        await asyncio.wait([running])
+
+
+@pytest.fixture
+async def watch_cache(client: KubernetesClient, pool: Pool) -> AsyncIterator[WatchCache]:
+    async with following(client, pool) as cache:
+        yield cache

@@ -82,8 +82,8 @@ async def test_a_watch_from_a_forgotten_version_says_so(
     own_control_plane: ControlPlane, client: KubernetesClient
 ) -> None:
     # A started API server remembers changes from its start on.
-    await own_control_plane.stop_api_server()
-    await own_control_plane.start_api_server()
+    async with own_control_plane.without_api_server():
+        pass
     with pytest.raises(GoneError):
         async with client.watch(KINDS["ConfigMap"], "1") as events:
             await anext(events)
