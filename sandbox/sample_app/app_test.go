@@ -12,7 +12,6 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
-	"sync"
 	"testing"
 	"time"
 )
@@ -210,29 +209,39 @@ func TestHalfWrittenNoteIsForgotten(t *testing.T) {
 
 func TestTwoProcessesShareTheNotes(t *testing.T) {
 	folder := t.TempDir()
-	var group sync.WaitGroup
-	for range 2 {
-		notes, err := openNotes(folder)
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer notes.close()
-		group.Go(func() {
-			for range 20 {
-				if err := notes.add(note{Text: "n"}, 30); err != nil && !errors.Is(err, errTooManyNotes) {
-					t.Error(err)
-				}
-			}
-		})
-	}
-	group.Wait()
-	again, err := openNotes(folder)
+	old, err := openNotes(folder)
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer again.close()
-	if kept, err := again.list(); err != nil || len(kept) != 30 {
-		t.Fatalf("%d notes kept with a limit of 30 (%v)", len(kept), err)
+	defer old.close()
+	young, err := openNotes(folder)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer young.close()
+	unlock, err := old.lock()
+	if err != nil {
+		t.Fatal(err)
+	}
+	added := make(chan error, 1)
+	go func() { added <- young.add(note{Text: "second"}, 2) }()
+	select {
+	case err := <-added:
+		t.Fatalf("it did not wait for the one that writes (%v)", err)
+	case <-time.After(200 * time.Millisecond):
+	}
+	if err := old.write([]byte("{\"text\": \"first\"}\n")); err != nil {
+		t.Fatal(err)
+	}
+	unlock()
+	if err := <-added; err != nil {
+		t.Fatal(err)
+	}
+	if texts := textsOf(t, old); texts != "first,second" {
+		t.Fatal(texts)
+	}
+	if err := old.add(note{Text: "third"}, 2); !errors.Is(err, errTooManyNotes) {
+		t.Fatalf("the other's note does not count: %v", err)
 	}
 }
 
