@@ -101,9 +101,8 @@ class _Loader(yaml.SafeLoader):
 
 
 def _compose(text: str) -> Node:
-    loader = _Loader(text)
     try:
-        root = loader.get_single_node()
+        root = _Loader(text).get_single_node()
     except yaml.MarkedYAMLError as error:
         raise _explain(error) from error
     except yaml.reader.ReaderError as error:
@@ -111,8 +110,6 @@ def _compose(text: str) -> Node:
         raise _UnreadableError(
             line, f"holds a control character (U+{ord(text[error.position]):04X})", "remove it"
         ) from error
-    finally:
-        loader.dispose()
     if root is None:
         raise _UnreadableError(1, "is empty", "describe a product, as in mindroom.yaml, or remove the file")
     return root

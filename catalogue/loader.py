@@ -118,8 +118,9 @@ def _keys_at(schema: Mapping[str, Any], path: KeyPath) -> Iterator[str]:
     node: Mapping[str, Any] = schema
     for part in path:
         properties = node.get("properties", {})
-        child = properties.get(part) or node.get("additionalProperties") or {}
-        node = _resolve(schema, child)
+        # Keys of a free choice: pydantic writes patternProperties where the key has a pattern.
+        others = [*node.get("patternProperties", {}).values(), node.get("additionalProperties")]
+        node = _resolve(schema, properties.get(part) or others[0] or {})
     yield from node.get("properties", {})
 
 

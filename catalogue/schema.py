@@ -61,6 +61,10 @@ def _amount(value: object) -> Decimal:
 
 
 def _limit(value: object) -> object:
+    if isinstance(value, str) and value != UNLIMITED:
+        raise RefusedError(
+            f"'{value[:40]}' is no limit", f"write a whole number without quotes, or {UNLIMITED}"
+        )
     return None if value == UNLIMITED else value
 
 
