@@ -35,6 +35,7 @@ _FAST_STOP_SECONDS = 30.0
 _KILLED_SECONDS = 10.0
 _POLL_SECONDS = 0.05
 _LOG_LIMIT_BYTES = 10 * 1024 * 1024
+_LEAST_FREE_BYTES = 1024 * 1024
 _STARTS = 3
 
 _ACCESS = f"host all all {HOST}/32 scram-sha-256\n"
@@ -227,6 +228,11 @@ class _Server:
         deadline = time.monotonic() + _READY_SECONDS
         starts = 1
         while (refusal := _refusal(url)) is not None:
+            if "password authentication failed" in refusal:
+                raise SandboxError(
+                    f"the password in {self.state_dir} does not fit the data there: "
+                    "stop the server and move that folder away to begin anew"
+                )
             if time.monotonic() > deadline:
                 raise SandboxError(f"Postgres does not answer ({refusal}): {self.daemon.log_tail()}")
             if self.pid() is None:
@@ -348,6 +354,13 @@ def _try_lock(descriptor: int) -> bool:
     return True
 
 
+def _free_bytes(folder: Path) -> int:
+    try:
+        return shutil.disk_usage(folder).free
+    except OSError:
+        return _LEAST_FREE_BYTES
+
+
 @contextmanager
 def _explained(server: _Server) -> Iterator[None]:
     """Turn what the operating system refuses into a sentence with its remedy."""
@@ -355,7 +368,8 @@ def _explained(server: _Server) -> Iterator[None]:
     try:
         yield
     except SandboxError as error:
-        if os.strerror(errno.ENOSPC) in str(error):
+        # On a full disk the log stays empty too.
+        if os.strerror(errno.ENOSPC) in str(error) or _free_bytes(server.state_dir) < _LEAST_FREE_BYTES:
             raise SandboxError(full) from error
         raise
     except OSError as error:

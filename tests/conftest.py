@@ -6,7 +6,7 @@ import shutil
 import socket
 import tempfile
 from collections.abc import AsyncIterator, Iterator
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -57,11 +57,14 @@ def postgres_server() -> Iterator[PostgresServer]:
     """A running server without durability, with a migrated template; gone at the end of the run."""
     parent = Path(tempfile.gettempdir()) / f"berth-tests-{os.getuid()}"
     parent.mkdir(mode=0o700, exist_ok=True)
-    _remove_remains(parent)
     folder = parent / uuid4().hex[:12]
-    folder.mkdir()
-    with (folder / "in-use").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
+    with ExitStack() as held:
+        # A run that cleans up must not see this folder before its lock is held.
+        with (parent / "lock").open("w") as cleaning:
+            fcntl.flock(cleaning, fcntl.LOCK_EX)
+            _remove_remains(parent)
+            folder.mkdir()
+            fcntl.flock(held.enter_context((folder / "in-use").open("w")), fcntl.LOCK_EX)
         server = PostgresServer(folder / "postgres", _free_port())
         try:
             server.start()
