@@ -145,7 +145,7 @@ class EmailHandler:
         """
         letter = await self._load(item.key)
         if letter.sent_at is None:
-            await self._send(self._render(letter))
+            await self._send(self._render(letter), item.key)
             async with lease.transaction() as conn:
                 await conn.execute(_SENT, (int(item.key),))
         return None
@@ -181,7 +181,7 @@ class EmailHandler:
         message.add_alternative(html, subtype="html")
         return message
 
-    async def _send(self, message: EmailMessage) -> None:
+    async def _send(self, message: EmailMessage, key: str) -> None:
         server = self._server
         try:
             await aiosmtplib.send(
@@ -195,20 +195,20 @@ class EmailHandler:
             )
         except aiosmtplib.SMTPRecipientsRefused as error:
             codes = {refused.code for refused in error.recipients}
-            raise _refused(max(codes)) from error
+            raise _refused(max(codes), key) from error
         except aiosmtplib.SMTPResponseException as error:
-            raise _refused(error.code) from error
+            raise _refused(error.code, key) from error
         except (aiosmtplib.SMTPException, OSError, TimeoutError) as error:
             raise TemporaryError(
                 f"the mail server {server.host}:{server.port} did not answer ({type(error).__name__})"
             ) from error
 
 
-def _refused(code: int) -> Exception:
+def _refused(code: int, key: str) -> Exception:
     if code >= 500:
         return PermanentError(
             f"the mail server refused the e-mail ({code}): check the customer's address, BERTH_MAIL_FROM and"
-            " BERTH_SMTP_URL, then berth queue retry"
+            f" BERTH_SMTP_URL, then berth queue retry email {key}"
         )
     return TemporaryError(f"the mail server asked to wait ({code})")
 

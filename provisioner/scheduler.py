@@ -2,7 +2,7 @@
 
 import asyncio
 import random
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from datetime import timedelta
 from typing import Any, Protocol
 
@@ -17,7 +17,7 @@ from provisioner.contract.errors import PermanentError, TemporaryError
 from provisioner.contract.queue import Kind, enqueue, nudge
 from provisioner.subscription_queries import SubscriptionRow
 
-SWEEP_EVERY = timedelta(hours=1)
+EVERY = timedelta(hours=1)
 RESYNC_SPREAD = timedelta(minutes=5)
 RETRY_FIRST = 2.0
 RETRY_CAP = 60.0
@@ -29,12 +29,12 @@ class SubscriptionList(Protocol):
     """Where all subscriptions are listed: Stripe."""
 
     def list_subscriptions(self) -> AsyncIterator[StripeSubscription]:
-        """Every subscription that is not over."""
+        """Every subscription that was not canceled."""
         ...
 
 
 class Scheduler:
-    """Sweeps at start and then hourly, and nudges all instances as often, scattered over some minutes."""
+    """Sweeps at start and then hourly; as often, and apart from it, nudges all instances, scattered."""
 
     def __init__(self, pool: AsyncConnectionPool[AsyncConnection[Any]], source: SubscriptionList) -> None:
         self._pool = pool
@@ -43,17 +43,21 @@ class Scheduler:
 
     async def run(self) -> None:
         """Run until cancelled; what does not answer is asked again."""
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(self._hourly("sweep", self.sweep))
+            tasks.create_task(self._hourly("resync", self.resync))
+
+    async def _hourly(self, name: str, action: Callable[[], Awaitable[Sequence[str]]]) -> None:
         pause = RETRY_FIRST
         while True:
             try:
-                await self.resync()
-                differing = await self.sweep()
-                self._log.info("swept all subscriptions", differing=len(differing))
+                touched = await action()
+                self._log.info(f"{name} done", touched=len(touched))
                 pause = RETRY_FIRST
                 # Several provisioners must not ask Stripe at the same moment for ever.
-                await asyncio.sleep(SWEEP_EVERY.total_seconds() * random.uniform(0.9, 1.1))  # noqa: S311 -- jitter
+                await asyncio.sleep(EVERY.total_seconds() * random.uniform(0.9, 1.1))  # noqa: S311 -- jitter
             except (TemporaryError, PermanentError, psycopg.Error) as error:
-                self._log.warning("the sweep did not finish; trying again", error=_said(error), pause=pause)
+                self._log.warning(f"{name} did not finish; trying again", error=_said(error), pause=pause)
                 await asyncio.sleep(pause)
                 pause = min(pause * 2, RETRY_CAP)
 
@@ -76,13 +80,14 @@ class Scheduler:
                 await enqueue(conn, Kind.SUBSCRIPTION, *differing[start : start + BATCH])
         return differing
 
-    async def resync(self) -> None:
-        """Nudge every instance, scattered: what no watch told is found within the hour."""
+    async def resync(self) -> list[str]:
+        """Nudge, and return, every instance, scattered: what no watch told is found within the hour."""
         async with self._pool.connection() as conn:
             ids = await queries.instance_ids(conn)
         for start in range(0, len(ids), BATCH):
             async with self._pool.connection() as conn:
                 await nudge(conn, Kind.INSTANCE, *ids[start : start + BATCH], spread=RESYNC_SPREAD)
+        return ids
 
 
 def _differs(held: SubscriptionRow | None, listed: StripeSubscription) -> bool:

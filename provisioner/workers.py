@@ -10,7 +10,7 @@ from collections.abc import Callable, Coroutine, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Any
+from typing import Any, TypedDict
 
 import psycopg
 import structlog
@@ -30,6 +30,7 @@ OUTAGE_PAUSE_CAP = 5.0
 # What a cancelled handler gets to unwind in, and what releasing its lease may take, in seconds.
 UNWIND = 5.0
 GAUGES_EVERY = 15.0
+MOST_FRAMES = 30
 
 
 @dataclass(frozen=True, slots=True)
@@ -186,7 +187,7 @@ class Station:
         self._running.discard(task)
         self.wake.set()  # a slot is free, and the item itself may be due again
         if not task.cancelled() and (error := task.exception()) is not None:
-            self._log.error("a pass could not be recorded", exc_info=error)
+            self._log.error("a pass could not be recorded", **_described(error))
 
     async def _sleep(self, stopping: asyncio.Task[Any], pause: float | None) -> None:
         waking = asyncio.create_task(self.wake.wait())
@@ -258,9 +259,11 @@ class Station:
             error = error.exceptions[0]
         outcome = _expected(error)
         if outcome is None:
-            # Its text may hold anything, a secret too; the log has it, behind the operator's door.
-            self._log.error("a handler failed unexpectedly", key=item.key, exc_info=error)
-            return Failed(f"defect: {type(error).__name__} {_place(error)}; the log has the rest")
+            described = _described(error)
+            self._log.error("a handler failed unexpectedly", key=item.key, **described)
+            return Failed(
+                f"defect: {described['error']} at {described['frames'][-1]}; the log says how it came there"
+            )
         return outcome
 
     async def _settle(self, item: WorkItem, outcome: Outcome) -> None:
@@ -325,9 +328,16 @@ def _expected(error: BaseException) -> Outcome | None:
             return None
 
 
-def _place(error: BaseException) -> str:
-    frames = traceback.extract_tb(error.__traceback__)
-    return f"at {frames[-1].filename.rsplit('/', 1)[-1]}:{frames[-1].lineno}" if frames else ""
+class _Described(TypedDict):
+    error: str
+    frames: list[str]
+
+
+def _described(error: BaseException) -> _Described:
+    """What may be kept of a defect: its type and frames. Its text may hold anything, a secret too."""
+    frames = traceback.extract_tb(error.__traceback__)[-MOST_FRAMES:]
+    places = [f"{frame.filename.rsplit('/', 1)[-1]}:{frame.lineno}" for frame in frames]
+    return {"error": type(error).__name__, "frames": places or ["an unknown place"]}
 
 
 def _error(outcome: Outcome) -> str | None:

@@ -96,7 +96,7 @@ class StripeClient:
         return _subscription(found.to_dict())
 
     async def list_subscriptions(self) -> AsyncIterator[StripeSubscription]:
-        """Every subscription that is not over (all but canceled and incomplete_expired), newest first.
+        """Every subscription that was not canceled, newest first.
 
         Raises:
             TemporaryError, PermanentError: as `fetch_subscription`; what was yielded before is incomplete.
