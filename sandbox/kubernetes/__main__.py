@@ -3,9 +3,11 @@
 import argparse
 import asyncio
 import sys
+from dataclasses import replace
 from pathlib import Path
 
-from sandbox.binaries import ensure
+from sandbox.binaries import cache_directory, ensure
+from sandbox.images import IMAGE_BINARIES, build_images
 from sandbox.kubernetes import cluster
 from sandbox.kubernetes.layout import ClusterConfig, needed_binaries
 from sandbox.processes import SandboxError
@@ -19,18 +21,17 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--state-dir", type=Path, required=True, help="folder of this cluster alone")
     parser.add_argument("--simulated", action="store_true", help="run no containers; needs no root")
     parser.add_argument("--simulated-nodes", type=int, default=0, help="how many pretending nodes")
-    parser.add_argument("--image", type=Path, action="append", default=[], help="docker-archive for the node")
     return parser.parse_args()
 
 
 async def _run(arguments: argparse.Namespace) -> str:
-    shape = {"simulated": arguments.simulated, "simulated_nodes": arguments.simulated_nodes}
-    binaries = await ensure(needed_binaries(**shape), QuietProgress()) if arguments.action == "up" else {}
-    config = ClusterConfig(
-        arguments.name, arguments.state_dir.absolute(), binaries, images=arguments.image, **shape
-    )
+    config = ClusterConfig(arguments.name, arguments.state_dir.absolute(), {})
     if arguments.action == "up":
-        return str(await cluster.up(config, QuietProgress()))
+        shape = {"simulated": arguments.simulated, "simulated_nodes": arguments.simulated_nodes}
+        binaries = await ensure([*needed_binaries(**shape), *IMAGE_BINARIES], QuietProgress())
+        archives = await build_images(cache_directory(), binaries) if not arguments.simulated else []
+        wanted = replace(config, binaries=binaries, images=archives, **shape)
+        return str(await cluster.up(wanted, QuietProgress()))
     if arguments.action == "down":
         await cluster.down(config)
         return f"{arguments.name} is gone"

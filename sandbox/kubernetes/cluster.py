@@ -27,7 +27,7 @@ from sandbox.kubernetes.state import (
     clear_folder,
     find_layout,
     fingerprint,
-    image_stamp,
+    image_stamps,
     load_record,
     locked,
     new_layout,
@@ -37,8 +37,8 @@ from sandbox.kubernetes.state import (
 from sandbox.processes import Daemon, SandboxError, kill_strays
 from sandbox.progress import Progress
 
-_API_SECONDS = 60.0
-_READY_SECONDS = 90.0
+_API_SECONDS = 120.0
+_READY_SECONDS = 120.0
 _API_STOP_SECONDS = 2.0
 _PROBE_SECONDS = 0.2
 _PROBE_TIMEOUT_SECONDS = 2.0
@@ -102,6 +102,8 @@ async def up(config: ClusterConfig, progress: Progress) -> ClusterInfo:
 async def down(config: ClusterConfig) -> None:
     """Remove the cluster and everything of it: processes, interface, control groups, files.
 
+    Of `config` only name and folder count.
+
     Raises:
         SandboxError: something cannot be removed; says what to do.
     """
@@ -113,7 +115,7 @@ async def down(config: ClusterConfig) -> None:
 
 
 async def status(config: ClusterConfig) -> ClusterStatus:
-    """What is up of the cluster, without changing it."""
+    """What is up of the cluster, without changing it; of `config` only name and folder count."""
     layout = find_layout(config)
     if layout is None:
         return ClusterStatus("stopped", None, [])
@@ -128,7 +130,7 @@ async def status(config: ClusterConfig) -> ClusterStatus:
 
 
 async def stop_api_server(config: ClusterConfig) -> None:
-    """Stop the API server alone; everything else goes on.
+    """Stop the API server alone; everything else goes on. Of `config` only name and folder count.
 
     Raises:
         SandboxError: the cluster is not up, or the server will not end.
@@ -137,7 +139,7 @@ async def stop_api_server(config: ClusterConfig) -> None:
 
 
 async def start_api_server(config: ClusterConfig) -> None:
-    """Start the API server again, and wait until it is ready.
+    """Start the API server again, and wait until it is ready. Of `config` only name and folder count.
 
     Raises:
         SandboxError: the cluster is not up, or the server does not become ready.
@@ -173,7 +175,7 @@ async def _kept(config: ClusterConfig, progress: Progress) -> Layout | None:
     fresh = _changed_images(config, record)
     if fresh:
         await _import_images(layout, fresh, progress)
-        save_record(config.state_dir, replace(record, images=_stamps(config)))
+        save_record(config.state_dir, replace(record, images=image_stamps(config)))
     return layout
 
 
@@ -182,7 +184,7 @@ async def _made_anew(config: ClusterConfig, progress: Progress) -> Layout:
         with progress.step("Clear away what is left of an earlier cluster", 3):
             await _clear(config)
     layout = new_layout(config)
-    record = Record(layout.slot, fingerprint(config), complete=False, images=_stamps(config))
+    record = Record.begin(layout)
     save_record(config.state_dir, record)
     pki.create(layout)
     await _start(layout, progress, set(config.images))
@@ -397,12 +399,9 @@ async def _answers(url: str) -> bool:
             return False
 
 
-def _stamps(config: ClusterConfig) -> dict[str, list[int]]:
-    return {str(archive): image_stamp(archive) for archive in config.images}
-
-
 def _changed_images(config: ClusterConfig, record: Record) -> set[Path]:
-    return {archive for archive in config.images if record.images.get(str(archive)) != image_stamp(archive)}
+    stamps = image_stamps(config)
+    return {Path(archive) for archive, stamp in stamps.items() if record.images.get(archive) != stamp}
 
 
 async def _together(*parts: Awaitable[None]) -> None:

@@ -14,12 +14,10 @@ from sandbox.kubernetes import node_init
 from sandbox.kubernetes.layout import Layout
 from sandbox.processes import Daemon, SandboxError, run, until
 
-_TOOLS = (
-    *("conntrack", "containerd", "containerd-shim-runc-v2", "ctr", "hostname", "ip", "ipset", "iptables"),
-    *("mount", "nsenter", "runc", "unshare"),
-)
-_CNI_PLUGINS = Path("/usr/lib/cni")
+_TOOLS = ("mount", "nsenter", "unshare")
 _CGROUPS = Path("/sys/fs/cgroup")
+_POD_CONTROLLERS = {"cpu", "cpuset", "hugetlb", "io", "memory", "pids"}
+_BRIDGE_FILTER = "br_netfilter"
 _CGROUP_SECONDS = 30.0
 _UNSHARE = ("unshare", "--mount", "--net", "--pid", "--uts", "--ipc", "--fork", "--mount-proc")
 
@@ -27,7 +25,8 @@ _UNSHARE = ("unshare", "--mount", "--net", "--pid", "--uts", "--ipc", "--fork", 
 async def why_no_pods(state_dir: Path) -> str | None:
     """Why this machine cannot run containers for a cluster in `state_dir`; None when it can.
 
-    Tries what a node does, and undoes it: namespaces, control groups and an overlay file system.
+    Tries what a node does, and undoes it: namespaces, control groups and an overlay file system. Programs
+    that can be installed (`sandbox.packages`) are not looked for.
     """
     reason = _what_is_missing()
     if reason is not None:
@@ -41,17 +40,29 @@ async def why_no_pods(state_dir: Path) -> str | None:
             await run([*_UNSHARE, *overlay])
         except SandboxError as error:
             return f"namespaces or overlay mounts are not allowed ({error})"
+        try:
+            await _load_bridge_filter("--dry-run")
+        except SandboxError as error:
+            return f"the kernel cannot filter what passes a bridge ({error})"
     return None
+
+
+async def _load_bridge_filter(*options: str) -> None:
+    """Have the kernel show pods' traffic to the firewall; a module that is loaded for that stays loaded."""
+    if not _filters_bridges():
+        await run(["modprobe", *options, _BRIDGE_FILTER])
+
+
+def _filters_bridges() -> bool:
+    return Path("/proc/sys/net/bridge").exists()
 
 
 def _what_is_missing() -> str | None:
     if os.geteuid() != 0:
         return "not root"
     missing = [tool for tool in _TOOLS if shutil.which(tool, path=f"/usr/sbin:/sbin:{os.defpath}") is None]
-    if missing or not (_CNI_PLUGINS / "bridge").exists():
-        return f"not installed: {', '.join(missing) or 'containernetworking-plugins'}"
-    if not Path("/proc/sys/net/bridge").exists():
-        return "the kernel's br_netfilter is not loaded (modprobe br_netfilter)"
+    if missing:
+        return f"not installed: {', '.join(missing)}"
     if not _cgroups_writable():
         return f"control groups below {_CGROUPS} are not writable"
     return None
@@ -93,6 +104,7 @@ async def start(layout: Layout) -> None:
     Raises:
         SandboxError: the machine refuses one of them.
     """
+    await _load_bridge_filter()
     _make_folders(layout)
     _make_cgroups(layout)
     node = namespaces(layout)
@@ -170,15 +182,27 @@ def _make_cgroups(layout: Layout) -> None:
     for root in _hierarchies():
         group = root / layout.cgroup
         group.mkdir(exist_ok=True)
-        controllers = root / "cgroup.subtree_control"
         if root == _CGROUPS:
-            wanted = " ".join(f"+{name}" for name in (root / "cgroup.controllers").read_text().split())
-            controllers.write_text(wanted)
-            (group / "cgroup.subtree_control").write_text(wanted)
-        for setting in ("cpuset.cpus", "cpuset.mems"):
-            # Version 1 starts a group with neither processors nor memory.
-            if root != _CGROUPS and (root / setting).exists():
-                (group / setting).write_text((root / setting).read_text())
+            _share_controllers(root)
+            _share_controllers(group)
+        else:
+            _share_processors(root, group)
+
+
+def _share_controllers(group: Path) -> None:
+    """Version 2: let the groups below have what a kubelet asks for."""
+    available = _POD_CONTROLLERS & set((group / "cgroup.controllers").read_text().split())
+    shared = group / "cgroup.subtree_control"
+    lacking = sorted(available - set(shared.read_text().split()))
+    if lacking:
+        shared.write_text(" ".join(f"+{controller}" for controller in lacking))
+
+
+def _share_processors(root: Path, group: Path) -> None:
+    """Version 1: a new group has neither processors nor memory to run on."""
+    for setting in ("cpuset.cpus", "cpuset.mems"):
+        if (root / setting).exists():
+            (group / setting).write_text((root / setting).read_text())
 
 
 def _cgroups_are_gone(layout: Layout) -> bool:

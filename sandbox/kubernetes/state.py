@@ -9,7 +9,7 @@ import shutil
 import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import psutil
@@ -30,15 +30,35 @@ class Record:
 
     Attributes:
         slot: see `Layout`.
+        simulated: see `ClusterConfig`.
+        simulated_nodes: see `ClusterConfig`.
+        binaries: where each program is.
         fingerprint: of all that a running cluster cannot take over; another one means another cluster.
         complete: whether `up` came to its end.
         images: each imported archive and its size and time of change, in nanoseconds.
     """
 
     slot: int
+    simulated: bool
+    simulated_nodes: int
+    binaries: dict[str, str]
     fingerprint: str
     complete: bool
     images: dict[str, list[int]]
+
+    @classmethod
+    def begin(cls, layout: Layout) -> "Record":
+        """The record of a cluster that is being made."""
+        config = layout.config
+        return cls(
+            slot=layout.slot,
+            simulated=config.simulated,
+            simulated_nodes=config.simulated_nodes,
+            binaries={name: str(path) for name, path in config.binaries.items()},
+            fingerprint=fingerprint(config),
+            complete=False,
+            images=image_stamps(config),
+        )
 
 
 def load_record(state_dir: Path) -> Record | None:
@@ -72,10 +92,14 @@ def fingerprint(config: ClusterConfig) -> str:
     return digest.hexdigest()
 
 
-def image_stamp(archive: Path) -> list[int]:
-    """Tells a changed image archive from the one that was imported."""
-    status = archive.stat()
-    return [status.st_size, status.st_mtime_ns]
+def image_stamps(config: ClusterConfig) -> dict[str, list[int]]:
+    """For each image archive its size and time of change: tells a changed one from what was imported.
+
+    Raises:
+        OSError: an archive is not there.
+    """
+    found = {str(archive): archive.stat() for archive in config.images}
+    return {archive: [status.st_size, status.st_mtime_ns] for archive, status in found.items()}
 
 
 def new_layout(config: ClusterConfig) -> Layout:
@@ -93,10 +117,19 @@ def new_layout(config: ClusterConfig) -> Layout:
 
 
 def find_layout(config: ClusterConfig) -> Layout | None:
-    """The slot of an existing cluster: by its record, else by the interface that bears its folder's name."""
+    """An existing cluster as it was made, whatever else `config` says of its shape.
+
+    It is known by its record, or else by the interface that bears its folder's name; None when there is none.
+    """
     record = load_record(config.state_dir)
     if record is not None:
-        return Layout(config, record.slot)
+        made = replace(
+            config,
+            binaries={name: Path(path) for name, path in record.binaries.items()},
+            simulated=record.simulated,
+            simulated_nodes=record.simulated_nodes,
+        )
+        return Layout(made, record.slot)
     for slot in range(SLOTS):
         layout = Layout(config, slot)
         alias = Path("/sys/class/net", layout.interface, "ifalias")
