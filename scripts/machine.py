@@ -9,7 +9,7 @@ from sandbox.kubernetes import cluster
 from sandbox.kubernetes.layout import ClusterConfig
 from sandbox.processes import SandboxError
 from sandbox.progress import Progress
-from scripts.berth.state import state_root
+from scripts.state import state_root
 
 CONTROL_PLANE = ("etcd", "kube-apiserver", "kube-controller-manager", "kube-scheduler")
 IMAGES = ("pause", "sample")
@@ -31,7 +31,7 @@ class Cluster:
 
 async def start_cluster(name: str, progress: Progress, *, simulated_nodes: int = 0) -> Cluster:
     """Bring the embedded cluster `name` up, installing what is missing; at once when it is up already."""
-    simulated = await why_simulated(name) is not None
+    simulated = await _is_simulated(name)
     config = await prepare(name, progress, simulated=simulated, simulated_nodes=simulated_nodes)
     info = await cluster.up(config, progress)
     ingress = info.ingress_url or "http://127.0.0.1"
@@ -48,6 +48,14 @@ async def start_cluster(name: str, progress: Progress, *, simulated_nodes: int =
 async def stop_cluster(name: str) -> None:
     """Take the embedded cluster `name` down; nothing of it is left."""
     await cluster.down(ClusterConfig(name, cluster_folder(name), {}))
+
+
+async def _is_simulated(name: str) -> bool:
+    """Say whether the cluster is, or would be, simulated: one that is there keeps its pods as they are."""
+    found = await cluster.status(ClusterConfig(name, cluster_folder(name), {}))
+    if found.info is not None and not os.environ.get("BERTH_SIMULATED"):
+        return found.info.simulated
+    return await why_simulated(name) is not None
 
 
 async def why_simulated(name: str) -> str | None:

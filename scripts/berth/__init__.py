@@ -1,5 +1,1 @@
 """The operator's command line."""
-
-from scripts.berth.app import main
-
-__all__ = ["main"]

@@ -8,7 +8,7 @@ from psycopg import AsyncConnection, OperationalError
 from psycopg.rows import dict_row
 
 from scripts.berth.output import CommandError
-from scripts.berth.state import from_environment_or_demo
+from scripts.state import from_environment_or_demo
 
 Row = dict[str, Any]
 

@@ -12,7 +12,9 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-console = Console()
+# Without a terminal there is no width to keep to: a line is a line, as grep wants it.
+WIDTH = None if sys.stdout.isatty() else 200
+console = Console(width=WIDTH)
 errors = Console(stderr=True)
 
 JsonFlag = Annotated[bool, typer.Option("--json", help="Print JSON for machines.")]

@@ -8,9 +8,9 @@ from functools import partial
 from pathlib import Path
 
 import httpx
-from catalogue.loader import load_catalogue
 from stripe import HTTPXClient, StripeClient
 
+from catalogue.loader import load_catalogue
 from sandbox.processes import Daemon
 from scripts.demo.ports import Ports
 from scripts.demo.stripe_account import ensure_prices, ensure_webhook, wanted_prices

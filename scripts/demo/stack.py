@@ -12,10 +12,10 @@ from sandbox import postgres
 from sandbox.processes import SandboxError
 from sandbox.progress import Progress
 from scripts import machine
-from scripts.berth.state import CHECKOUT, state_root
 from scripts.demo.ports import remembered_ports
 from scripts.demo.services import Outside, Services, write_private
 from scripts.machine import Cluster
+from scripts.state import CHECKOUT, state_root
 
 NAME = "demo"
 

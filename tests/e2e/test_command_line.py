@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from scripts.berth.state import CHECKOUT
+from scripts.state import CHECKOUT
 
 BERTH = Path(sys.executable).with_name("berth")
 as_root = pytest.mark.skipif(os.geteuid() != 0, reason="mounting takes root")

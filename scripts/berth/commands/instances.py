@@ -18,7 +18,7 @@ from scripts.berth.output import (
     print_json,
     print_rows,
 )
-from scripts.berth.state import from_environment_or_demo
+from scripts.state import from_environment_or_demo
 
 app = typer.Typer(no_args_is_help=True, help="See and nudge customers' instances.")
 
