@@ -89,7 +89,8 @@ def entitlements(spec: InstanceSpec) -> str:
     """Return the text of entitlements.json: what the customer bought. A limit of null means unlimited."""
     content = {
         "instance": spec.instance_id,
-        "name": spec.slug,
+        "customer": spec.customer_id,
+        "slug": spec.slug,
         "product": spec.product,
         "title": spec.title,
         "plan": spec.plan,
