@@ -322,7 +322,7 @@ def _expected(error: BaseException) -> Outcome | None:
             return Parked(str(error))
         case TemporaryError():
             return Failed(str(error), error.retry_after)
-        case psycopg.OperationalError():
+        case psycopg.OperationalError() | psycopg.InterfaceError():
             return Failed("the database did not answer")
         case _:
             return None
