@@ -9,7 +9,7 @@ from typing import Any
 from urllib.parse import parse_qsl
 
 from starlette.requests import Request
-from starlette.responses import Response
+from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from sandbox.stripe_api import forms, idempotency
@@ -132,6 +132,12 @@ class Api:
             remaining = faults.model_copy(update={"rate_limit": faults.rate_limit - 1})
             self.ledger.outbox.set_faults(remaining)
         raise ApiError("Request rate limit exceeded.", code="rate_limit", status=429)
+
+
+async def internal_error(_: Request, __: Exception) -> Response:
+    """What Stripe answers when it fails itself."""
+    failure = ApiError("The stand-in failed: its log says how.", status=500, type="api_error")
+    return JSONResponse(failure.envelope(), 500)
 
 
 def _fields(operation: Operation[Any], request: Request, body: bytes) -> Json:

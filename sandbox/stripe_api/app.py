@@ -10,7 +10,7 @@ from socket import AF_INET, SO_REUSEADDR, SOCK_STREAM, SOL_SOCKET, socket
 import uvicorn
 from starlette.applications import Starlette
 
-from sandbox.stripe_api.api import Api
+from sandbox.stripe_api.api import Api, internal_error
 from sandbox.stripe_api.control import Control
 from sandbox.stripe_api.database import open_database
 from sandbox.stripe_api.delivery import DeliveryEngine, DeliveryPolicy
@@ -54,7 +54,10 @@ def make_app(ledger: Ledger, base_url: str | None = None) -> Starlette:
         base_url: where the hosted pages are; None for wherever the API is called at.
     """
     api, pages, control = Api(ledger, base_url), Pages(ledger, environment()), Control(ledger)
-    return Starlette(routes=[*api.routes(), *pages.routes(), *control.routes()])
+    return Starlette(
+        routes=[*api.routes(), *pages.routes(), *control.routes()],
+        exception_handlers={Exception: internal_error},
+    )
 
 
 @asynccontextmanager

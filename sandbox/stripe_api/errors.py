@@ -6,7 +6,7 @@ from typing import Any, Literal
 ErrorType = Literal["api_error", "card_error", "idempotency_error", "invalid_request_error"]
 
 
-@dataclass(frozen=True)
+@dataclass(eq=False)
 class ApiError(Exception):
     """An answer that is not 2xx.
 

@@ -38,7 +38,9 @@ def call(key: str, endpoint: str, body: bytes) -> Call:
         ApiError: the key is too long.
     """
     if len(key) > LONGEST_KEY:
-        raise ApiError(f"Idempotency keys have up to {LONGEST_KEY} characters.", type="idempotency_error")
+        raise ApiError(
+            f"Idempotency keys have up to {LONGEST_KEY} characters.", type="idempotency_error", began=False
+        )
     return Call(key, endpoint, hashlib.sha256(body).hexdigest())
 
 
@@ -66,12 +68,14 @@ class Replies:
                 f"The idempotency key '{wanted.key}' was first used for {row['endpoint']}: use another key"
                 f" for {wanted.endpoint}.",
                 type="idempotency_error",
+                began=False,
             )
         if row["fingerprint"] != wanted.fingerprint:
             raise ApiError(
                 f"The idempotency key '{wanted.key}' was first used with other parameters: use another key to"
                 " make another request.",
                 type="idempotency_error",
+                began=False,
             )
         return Reply(row["request"], row["status"], row["body"])
 

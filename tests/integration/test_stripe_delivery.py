@@ -1,0 +1,334 @@
+"""The stand-in's webhooks: signed, retried, remembered over a restart, and faulty on request."""
+
+import asyncio
+import sys
+from collections import Counter
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import replace
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+import stripe
+
+from sandbox.stripe_api.app import PortError, serve
+from sandbox.stripe_api.database import StateFileError
+from sandbox.stripe_api.delivery import DeliveryPolicy
+from tests.integration.stripe_tools import (
+    PATIENCE,
+    Receiver,
+    bought,
+    client,
+    control,
+    new_price,
+    open_session,
+    pay,
+    receiver,
+)
+
+QUICK = DeliveryPolicy(first_retry=0.05, longest_retry=0.2, timeout=2.0)
+
+
+async def listen(api: stripe.StripeClient, hook: Receiver, *types: str) -> str:
+    """Have the stand-in tell `hook`; returns the endpoint's secret."""
+    kinds: Any = list(types) or ["*"]
+    made = await api.v1.webhook_endpoints.create_async({"url": hook.url, "enabled_events": kinds})
+    assert made.secret is not None
+    return made.secret
+
+
+async def settled(url: str, event: str | None = None) -> list[dict[str, Any]]:
+    """All deliveries, once none is pending."""
+    async with asyncio.timeout(PATIENCE):
+        while True:
+            listed = await control(url, "GET", f"deliveries?event={event}" if event else "deliveries")
+            if all(one["state"] != "pending" for one in listed["data"]):
+                return list(listed["data"])
+            await asyncio.sleep(0.02)
+
+
+async def test_the_official_client_accepts_what_is_delivered() -> None:
+    async with serve() as server, client(server.url) as api, receiver() as hook:
+        secret = await listen(api, hook)
+        subscription = await bought(api)
+
+        webhooks = await hook.wait_for(10)
+
+        events = [one.event(secret) for one in webhooks]
+        assert Counter(event.type for event in events)["customer.subscription.created"] == 1
+        told = next(event for event in events if event.type == "customer.subscription.created")
+        assert told.data.object["id"] == subscription.id
+        assert told.data.object["items"]["data"][0]["price"]["lookup_key"] == "mindroom_starter_month"
+        assert webhooks[0].headers["content-type"] == "application/json; charset=utf-8"
+        with pytest.raises(stripe.SignatureVerificationError):
+            webhooks[0].event(secret + "x")
+        with pytest.raises(stripe.SignatureVerificationError):
+            replace(webhooks[0], body=webhooks[0].body + b" ").event(secret)
+        await settled(server.url)
+        assert (await api.v1.events.retrieve_async(told.id)).pending_webhooks == 0
+
+
+async def test_an_endpoint_hears_only_what_it_asked_for() -> None:
+    async with serve() as server, client(server.url) as api, receiver() as one, receiver() as off:
+        await listen(api, one, "price.created", "checkout.session.completed")
+        silent = await api.v1.webhook_endpoints.create_async({"url": off.url, "enabled_events": ["*"]})
+        await api.v1.webhook_endpoints.update_async(silent.id, {"disabled": True})
+
+        await bought(api)
+        deliveries = await settled(server.url)
+
+        assert sorted(delivery["state"] for delivery in deliveries) == ["delivered", "delivered"]
+        types = [stripe_type(webhook.body) for webhook in one.received]
+        assert sorted(types) == ["checkout.session.completed", "price.created"]
+        assert off.received == []
+
+
+def stripe_type(body: bytes) -> str:
+    return next(line for line in body.decode().splitlines() if line.startswith('  "type"')).split('"')[3]
+
+
+async def test_an_error_is_answered_with_the_same_event_again() -> None:
+    async with serve(policy=QUICK) as server, client(server.url) as api, receiver(500, 503, 302) as hook:
+        secret = await listen(api, hook)
+        await api.v1.customers.create_async({"name": "x"})
+
+        webhooks = await hook.wait_for(4)
+        (delivery,) = await settled(server.url)
+
+        assert len({one.event(secret).id for one in webhooks}) == 1
+        assert [attempt["status"] for attempt in delivery["attempts"]] == [500, 503, 302, 200]
+        began = [attempt["at"] for attempt in delivery["attempts"]]
+        gaps = [later - earlier for earlier, later in pairwise(began)]
+        assert gaps[0] >= 0.05
+        assert gaps[1] >= 0.1
+        assert gaps[2] >= 0.2
+
+
+async def test_retries_begin_after_a_second_double_and_end() -> None:
+    policy = DeliveryPolicy()
+    assert [policy.delay(n) for n in (1, 2, 3, 4)] == [1, 2, 4, 8]
+    assert policy.delay(29) == policy.longest_retry
+
+    twice = replace(QUICK, most_attempts=2)
+    async with serve(policy=twice) as server, client(server.url) as api, receiver(500, 500) as hook:
+        await listen(api, hook)
+        await api.v1.customers.create_async({"name": "x"})
+
+        (delivery,) = await settled(server.url)
+
+        assert (delivery["state"], len(delivery["attempts"])) == ("failed", 2)
+
+
+async def test_silence_and_refusal_count_as_failures_and_delay_no_other() -> None:
+    impatient = replace(QUICK, timeout=0.3, most_attempts=1)
+    async with (
+        serve(policy=impatient) as server,
+        client(server.url) as api,
+        mute_endpoint() as mute,
+        receiver() as hook,
+    ):
+        for url in (mute, "http://127.0.0.1:1/hook", hook.url):
+            await api.v1.webhook_endpoints.create_async({"url": url, "enabled_events": ["*"]})
+        await api.v1.customers.create_async({"name": "x"})
+
+        deliveries = await settled(server.url)
+
+        outcomes = [(one["state"], one["attempts"][0]["error"]) for one in deliveries[::-1]]
+        by_error = {str(error).split(":")[0]: state for state, error in outcomes}
+        assert by_error == {
+            "No answer within 0.3 s": "failed",
+            "ConnectError": "failed",
+            "None": "delivered",
+        }
+
+
+@asynccontextmanager
+async def mute_endpoint() -> AsyncIterator[str]:
+    """The address of something that takes connections and says nothing."""
+
+    async def say_nothing(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.read()
+        writer.close()
+
+    server = await asyncio.start_server(say_nothing, "127.0.0.1", 0)
+    async with server:
+        yield f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/hook"
+
+
+async def test_an_endpoint_deleted_meanwhile_is_told_nothing() -> None:
+    async with serve(policy=QUICK) as server, client(server.url) as api, receiver(500) as hook:
+        made = await api.v1.webhook_endpoints.create_async({"url": hook.url, "enabled_events": ["*"]})
+        await control(server.url, "POST", "faults", {"delay_seconds": 0.3})
+        await api.v1.customers.create_async({"name": "x"})
+        await api.v1.webhook_endpoints.delete_async(made.id)
+
+        (delivery,) = await settled(server.url)
+
+        assert (delivery["state"], delivery["attempts"]) == ("abandoned", [])
+        assert hook.received == []
+
+
+async def test_duplicates_are_the_same_event() -> None:
+    async with serve() as server, client(server.url) as api, receiver() as hook:
+        secret = await listen(api, hook)
+        await control(server.url, "POST", "faults", {"duplicate": 4})
+
+        await api.v1.customers.create_async({"name": "x"})
+
+        webhooks = await hook.wait_for(5)
+        assert len(await settled(server.url)) == 5
+        assert len({one.event(secret).id for one in webhooks}) == 1
+
+
+async def test_dropped_deliveries_never_arrive_but_their_events_exist() -> None:
+    async with serve() as server, client(server.url) as api, receiver() as hook:
+        secret = await listen(api, hook)
+        await control(server.url, "POST", "faults", {"drop": 2})
+
+        for name in ("a", "b", "c"):
+            await api.v1.customers.create_async({"name": name})
+
+        (webhook,) = await hook.wait_for(1)
+        assert webhook.event(secret).data.object["name"] == "c"
+        states = [one["state"] for one in await settled(server.url)]
+        assert states == ["delivered", "dropped", "dropped"]
+        events = (await api.v1.events.list_async()).data
+        assert [event.data.object["name"] for event in events] == ["c", "b", "a"]
+        assert (await control(server.url, "GET", "faults"))["drop"] == 0
+
+        await control(server.url, "POST", f"events/{events[-1].id}/resend")
+        assert (await hook.wait_for(2))[1].event(secret).data.object["name"] == "a"
+
+
+async def test_reordered_events_arrive_last_first() -> None:
+    async with serve() as server, client(server.url) as api, receiver() as hook:
+        secret = await listen(
+            api, hook, "customer.subscription.created", "checkout.session.completed", "invoice.paid"
+        )
+        await control(server.url, "POST", "faults", {"reorder": True})
+
+        await bought(api)
+
+        types = [one.event(secret).type for one in await hook.wait_for(3)]
+        assert types == ["invoice.paid", "checkout.session.completed", "customer.subscription.created"]
+
+
+async def test_delayed_deliveries_come_no_sooner() -> None:
+    async with serve() as server, client(server.url) as api, receiver() as hook:
+        await listen(api, hook)
+        await control(server.url, "POST", "faults", {"delay_seconds": 0.5})
+        made = await api.v1.customers.create_async({"name": "x"})
+
+        await hook.wait_for(1)
+
+        (delivery,) = await settled(server.url)
+        assert delivery["attempts"][0]["at"] >= made.created + 0.5
+
+
+async def test_a_tampered_body_fails_its_signature_and_is_made_good_later() -> None:
+    async with serve(policy=QUICK) as server, client(server.url) as api, receiver(400) as hook:
+        secret = await listen(api, hook)
+        await control(server.url, "POST", "faults", {"tamper": True})
+        await api.v1.customers.create_async({"name": "x"})
+        (tampered,) = (await hook.wait_for(1))[:1]
+        await control(server.url, "DELETE", "faults")
+
+        with pytest.raises(stripe.SignatureVerificationError):
+            tampered.event(secret)
+        await settled(server.url)
+        await api.v1.customers.create_async({"name": "y"})
+        await settled(server.url)
+        assert hook.received[-1].event(secret).data.object["name"] == "y"
+
+
+async def test_a_restart_forgets_nothing_and_delivers_what_was_owed(tmp_path: Path) -> None:
+    state = str(tmp_path / "stripe.sqlite")
+    slow = replace(QUICK, first_retry=0.5, longest_retry=0.5)
+    async with receiver(500) as hook:
+        async with serve(state, policy=slow) as server, client(server.url) as api:
+            price = await new_price(api)
+            secret = await listen(api, hook, "customer.created")
+            first = await api.v1.customers.create_async({"name": "x"}, {"idempotency_key": "k"})
+            session = await open_session(api, price.id, first.id, subscription_data={"trial_period_days": 3})
+            await hook.wait_for(1)
+            port = int(server.url.rpartition(":")[2])
+
+        async with serve(state, port, policy=QUICK) as server, client(server.url) as api:
+            again = await api.v1.customers.create_async({"name": "x"}, {"idempotency_key": "k"})
+            webhooks = await hook.wait_for(2)
+            assert (await pay(session)).status_code == 303
+            listed = (await api.v1.subscriptions.list_async()).data
+
+    assert again.id == first.id
+    assert {one.event(secret).data.object["id"] for one in webhooks} == {first.id}
+    assert [one.status for one in listed] == ["trialing"]
+
+
+async def test_a_killed_process_loses_nothing_it_answered(tmp_path: Path) -> None:
+    state = str(tmp_path / "stripe.sqlite")
+    async with process(state) as (url, running), client(url) as api:
+        price = await new_price(api)
+        running.kill()
+        await running.wait()
+
+    async with process(state) as (url, running), client(url) as api:
+        found = await api.v1.prices.list_async({"lookup_keys": ["mindroom_starter_month"]})
+        running.terminate()
+        assert await running.wait() == 0
+
+    assert [one.id for one in found.data] == [price.id]
+
+
+@asynccontextmanager
+async def process(state: str) -> AsyncIterator[tuple[str, asyncio.subprocess.Process]]:
+    """`python -m sandbox.stripe_api`, listening."""
+    command = ["-m", "sandbox.stripe_api", "--port", "0", "--state", state]
+    running = await asyncio.create_subprocess_exec(sys.executable, *command, stdout=asyncio.subprocess.PIPE)
+    assert running.stdout is not None
+    try:
+        async with asyncio.timeout(PATIENCE):
+            line = (await running.stdout.readline()).decode()
+        assert line.startswith("Stripe stand-in listening on http://127.0.0.1:")
+        yield line.split()[4], running
+    finally:
+        if running.returncode is None:
+            running.kill()
+        await running.wait()
+
+
+async def test_one_file_serves_one_process_and_one_port_one_server(tmp_path: Path) -> None:
+    state = str(tmp_path / "stripe.sqlite")
+    async with serve(state) as server:
+        with pytest.raises(StateFileError, match="stop the other stand-in"):
+            async with serve(state):
+                pass
+        with pytest.raises(PortError, match="choose another"):
+            async with serve(port=int(server.url.rpartition(":")[2])):
+                pass
+    (tmp_path / "text").write_text("this is no database, but long enough to be looked at " * 50)
+    with pytest.raises(StateFileError, match="name another file"):
+        async with serve(str(tmp_path / "text")):
+            pass
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "body", "status"),
+    [
+        ("POST", "faults", {"dorp": 1}, 400),
+        ("POST", "faults", {"drop": -1}, 400),
+        ("POST", "events/evt_none/resend", None, 404),
+        ("POST", "subscriptions/sub_none", {"status": "active"}, 404),
+        ("POST", "subscriptions/sub_none", {"status": "frozen"}, 400),
+    ],
+)
+async def test_the_control_api_says_what_it_cannot_do(
+    method: str, path: str, body: object, status: int
+) -> None:
+    async with serve() as server:
+        async with httpx.AsyncClient(trust_env=False) as http:
+            answer = await http.request(method, f"{server.url}/_sandbox/{path}", json=body)
+        assert answer.status_code == status
+        assert answer.json()["error"]

@@ -1,0 +1,256 @@
+"""Every object the stand-in returns or sends fits the schema in Stripe's own OpenAPI document.
+
+The document ships inside the Go module stripe-mock, pinned in sandbox/go/stripe-mock.
+"""
+
+import json
+import shutil
+import subprocess
+from collections.abc import AsyncIterator, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import httpx
+import jsonschema
+import pytest
+import stripe
+
+from sandbox.stripe_api.api import operations
+from sandbox.stripe_api.app import serve
+from tests.integration.stripe_tools import KEY, bought, client, control, new_price, open_session
+
+MODULE = Path(__file__).parents[2] / "sandbox/go/stripe-mock"
+OURS_ONLY = frozenset({"type@product"})
+"""Fields Stripe answers though its document does not list them."""
+
+
+def openapi_document() -> dict[str, Any]:
+    go = shutil.which("go")
+    assert go is not None, "Go is needed to fetch Stripe's OpenAPI document: install Go 1.26 or newer"
+    command = [go, "mod", "download", "-json", "github.com/stripe/stripe-mock"]
+    told = subprocess.run(command, cwd=MODULE, check=True, capture_output=True, timeout=120)
+    document = Path(json.loads(told.stdout)["Dir"]) / "embedded/openapi/spec3.json"
+    found: dict[str, Any] = json.loads(document.read_bytes())
+    return found
+
+
+def as_json_schema(node: Any) -> Any:  # noqa: ANN401  # any JSON
+    """OpenAPI 3.0's `nullable` said in JSON Schema's words; formats and annotations left out."""
+    if isinstance(node, list):
+        return [as_json_schema(item) for item in node]
+    if not isinstance(node, dict):
+        return node
+    known = {"$ref", "additionalProperties", "anyOf", "enum", "items", "maxLength", "required", "type"}
+    schema = {name: as_json_schema(value) for name, value in node.items() if name in known}
+    if "properties" in node:
+        schema["properties"] = {name: as_json_schema(value) for name, value in node["properties"].items()}
+    if node.get("nullable"):
+        return {"anyOf": [schema, {"type": "null"}]}
+    return schema
+
+
+class Contract:
+    """Stripe's schemas, by the `object` field of what they describe."""
+
+    def __init__(self, document: dict[str, Any]) -> None:
+        self.paths: dict[str, Any] = document["paths"]
+        self._schemas = document["components"]["schemas"]
+        self._root = {
+            "components": {
+                "schemas": {name: as_json_schema(schema) for name, schema in self._schemas.items()}
+            }
+        }
+
+    def faults(self, found: Any) -> Iterator[str]:  # noqa: ANN401  # any JSON
+        """What is wrong with each Stripe object within an answer, sub-objects included."""
+        if isinstance(found, list):
+            for item in found:
+                yield from self.faults(item)
+        if not isinstance(found, dict):
+            return
+        kind = found.get("object")
+        if isinstance(kind, str) and kind != "list":
+            yield from self._object_faults(kind, found)
+        for value in found.values():
+            yield from self.faults(value)
+
+    def _object_faults(self, kind: str, found: dict[str, Any]) -> Iterator[str]:
+        name = f"deleted_{kind}" if found.get("deleted") else kind
+        schema = {**self._root, "$ref": f"#/components/schemas/{name}"}
+        for error in jsonschema.Draft202012Validator(schema).iter_errors(found):
+            yield f"{kind} {error.json_path}: {error.message[:200]}"
+        listed = self._schemas[name]["properties"]
+        for field in found.keys() - listed.keys():
+            if f"{field}@{kind}" not in OURS_ONLY:
+                yield f"{kind}.{field}: Stripe has no such field"
+
+
+@pytest.fixture(scope="module")
+def contract() -> Contract:
+    return Contract(openapi_document())
+
+
+STATUSES = ("past_due", "paused", "incomplete", "unpaid", "active", "incomplete_expired", "trialing")
+EXPANSIONS = {
+    "/v1/checkout/sessions": ("data.customer", "data.subscription.latest_invoice", "data.line_items"),
+    "/v1/customers": ("data.subscriptions",),
+    "/v1/prices": ("data.product",),
+}
+
+
+@dataclass(frozen=True)
+class Caller:
+    """Calls the API without the official client, which would hide what it does not know."""
+
+    http: httpx.AsyncClient
+
+    async def ask(self, method: str, path: str, data: Mapping[str, str] | None = None) -> dict[str, Any]:
+        query, form = (None, data) if method == "POST" else (data, None)
+        answer = await self.http.request(method, path, params=query, data=form)
+        assert answer.is_success, answer.text
+        found: dict[str, Any] = answer.json()
+        return found
+
+
+async def stock(api: stripe.StripeClient, endpoint: str) -> dict[str, str]:
+    """Make one of everything; returns the ids by their names in the paths."""
+    price = await new_price(api)
+    trial = await bought(api, price, subscription_data={"trial_period_days": 3})
+    paid = await bought(api, price)
+    opened = await open_session(api, price.id)
+    expired = await open_session(api, price.id)
+    await api.v1.checkout.sessions.expire_async(expired.id)
+    return {
+        "customer": str(trial.customer),
+        "endpoint": endpoint,
+        "event": (await api.v1.events.list_async({"limit": 1})).data[0].id,
+        "invoice": str(paid.latest_invoice),
+        "payment_method": str(paid.default_payment_method),
+        "price": price.id,
+        "product": str(price.product),
+        "session": opened.id,
+        "subscription": trial.id,
+    }
+
+
+async def reads(caller: Caller, ids: Mapping[str, str]) -> AsyncIterator[tuple[str, dict[str, Any]]]:
+    """Every GET there is, and lists with what they can expand."""
+    for operation in operations():
+        if operation.method == "GET":
+            needed = {"customer": ids["customer"]} if operation.path == "/v1/payment_methods" else None
+            yield operation.path, await caller.ask("GET", operation.path.format(**ids), needed)
+    for path, names in EXPANSIONS.items():
+        query = {f"expand[{position}]": name for position, name in enumerate(names)}
+        yield f"{path} expanded", await caller.ask("GET", path, query)
+
+
+async def changes(
+    url: str, caller: Caller, ids: Mapping[str, str]
+) -> AsyncIterator[tuple[str, dict[str, Any]]]:
+    """A change of everything, and then all events."""
+    subscription = f"subscriptions/{ids['subscription']}"
+    for status in STATUSES:
+        yield status, await control(url, "POST", subscription, {"status": status})
+    for method, path, data in (
+        ("POST", f"/v1/{subscription}", {"cancel_at_period_end": "true"}),
+        ("DELETE", f"/v1/{subscription}", None),
+        ("POST", f"/v1/prices/{ids['price']}", {"active": "false"}),
+        ("POST", f"/v1/products/{ids['product']}", {"name": "Other"}),
+        ("POST", f"/v1/customers/{ids['customer']}", {"name": "Ada"}),
+        ("POST", f"/v1/webhook_endpoints/{ids['endpoint']}", {"disabled": "true"}),
+        ("DELETE", f"/v1/webhook_endpoints/{ids['endpoint']}", None),
+        ("GET", "/v1/events", {"limit": "100"}),
+    ):
+        yield f"{method} {path}", await caller.ask(method, path, data)
+
+
+async def answers() -> AsyncIterator[tuple[str, dict[str, Any]]]:
+    """Every kind of answer the stand-in gives, with the call that got it."""
+    headers = {"Authorization": f"Bearer {KEY}"}
+    async with (
+        serve() as server,
+        client(server.url) as api,
+        httpx.AsyncClient(base_url=server.url, headers=headers, trust_env=False) as http,
+    ):
+        caller = Caller(http)
+        listening = {"url": "http://127.0.0.1:9/", "enabled_events[]": "*"}
+        endpoint = await caller.ask("POST", "/v1/webhook_endpoints", listening)
+        yield "new endpoint", endpoint
+        ids = await stock(api, endpoint["id"])
+        async for one in reads(caller, ids):
+            yield one
+        async for one in changes(server.url, caller, ids):
+            yield one
+
+
+async def test_every_object_fits_stripes_schema(contract: Contract) -> None:
+    faults: list[str] = []
+    calls = 0
+    kinds: set[str] = set()
+    async for call, answer in answers():
+        calls += 1
+        kinds |= set(found_kinds(answer))
+        faults.extend(f"{call}: {fault}" for fault in contract.faults(answer))
+
+    assert not faults, "\n".join(sorted(set(faults))[:40])
+    assert calls > 30
+    assert kinds == {
+        "checkout.session",
+        "customer",
+        "event",
+        "invoice",
+        "item",
+        "line_item",
+        "list",
+        "payment_method",
+        "price",
+        "product",
+        "subscription",
+        "subscription_item",
+        "webhook_endpoint",
+    }
+
+
+def found_kinds(found: Any) -> Iterator[str]:  # noqa: ANN401  # any JSON
+    if isinstance(found, list):
+        for item in found:
+            yield from found_kinds(item)
+    if isinstance(found, dict):
+        if isinstance(found.get("object"), str):
+            yield found["object"]
+        for value in found.values():
+            yield from found_kinds(value)
+
+
+def test_every_call_and_parameter_is_stripes_own(contract: Contract) -> None:
+    theirs = {
+        (method.upper(), "/".join("*" if part.startswith("{") else part for part in path.split("/"))): call
+        for path, calls in contract.paths.items()
+        for method, call in calls.items()
+    }
+    for operation in operations():
+        path = "/".join("*" if part.startswith("{") else part for part in operation.path.split("/"))
+        call = theirs[operation.method, path]
+        form = call.get("requestBody", {}).get("content", {}).get("application/x-www-form-urlencoded", {})
+        known = {parameter["name"] for parameter in call.get("parameters", [])}
+        known |= set(form.get("schema", {}).get("properties", {}))
+        ours = set(operation.params.model_fields) - {"expand"}  # taken everywhere, listed almost everywhere
+        assert ours <= known, (operation.method, operation.path)
+
+
+def test_the_check_itself_finds_faults(contract: Contract) -> None:
+    answer = {
+        "object": "list",
+        "data": [
+            {"id": "prod_1", "object": "product", "active": "yes", "colour": "red"},
+            {"id": "evt_1", "object": "event", "type": None},
+        ],
+    }
+
+    found = "\n".join(contract.faults(answer))
+
+    assert "product $.active: 'yes' is not of type 'boolean'" in found
+    assert "product $: 'name' is a required property" in found
+    assert "product.colour: Stripe has no such field" in found
+    assert "event $.type" in found
