@@ -1,10 +1,6 @@
 """How the client reads what Stripe may answer; a canned server says what no well-behaved stand-in would."""
 
-import asyncio
-import json
-from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -12,58 +8,7 @@ import pytest
 
 from provisioner.clients.stripe import NotFoundError, StripeClient, StripeItem
 from provisioner.contract.errors import PermanentError, TemporaryError
-
-JULY, AUGUST = 1782864000, 1785542400
-
-
-@dataclass
-class Canned:
-    """Answers every request with the next of `answers`, the last one for ever."""
-
-    answers: list[tuple[int, Mapping[str, str], object]]
-    requests: list[str] = field(default_factory=list)
-
-    async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        head = (await reader.readuntil(b"\r\n\r\n")).decode()
-        self.requests.append(head.split("\r\n", 1)[0])
-        status, headers, body = self.answers.pop(0) if len(self.answers) > 1 else self.answers[0]
-        content = json.dumps(body).encode()
-        lines = [f"HTTP/1.1 {status} X", f"content-length: {len(content)}", "connection: close"]
-        lines += [f"{name}: {value}" for name, value in headers.items()]
-        writer.write("\r\n".join([*lines, "", ""]).encode() + content)
-        await writer.drain()
-        writer.close()
-
-
-@asynccontextmanager
-async def answering(
-    *answers: tuple[int, Mapping[str, str], object],
-) -> AsyncIterator[tuple[StripeClient, Canned]]:
-    canned = Canned(list(answers))
-    server = await asyncio.start_server(canned.serve, "127.0.0.1", 0)
-    port = server.sockets[0].getsockname()[1]
-    async with server, StripeClient("sk_test_hidden", f"http://127.0.0.1:{port}/") as client:
-        yield client, canned
-
-
-def price(key: str | None = "mindroom_pro_month") -> dict[str, Any]:
-    return {"id": "price_1", "object": "price", "lookup_key": key, "recurring": {"interval": "month"}}
-
-
-def subscription(id_: str = "sub_1", **changes: Any) -> dict[str, Any]:  # noqa: ANN401 -- JSON
-    item = {"id": "si_1", "quantity": 1, "price": price(), "current_period_end": AUGUST}
-    return {
-        "id": id_,
-        "object": "subscription",
-        "status": "active",
-        "customer": "cus_1",
-        "items": {"object": "list", "data": [item], "has_more": False},
-        "cancel_at_period_end": False,
-        "metadata": {"berth_checkout": "co1"},
-        "created": JULY,
-        "trial_end": None,
-        **changes,
-    }
+from tests.integration.canned_stripe import AUGUST, JULY, answering, subscription
 
 
 def refusal(kind: str, **more: object) -> dict[str, Any]:

@@ -12,6 +12,7 @@ from psycopg import sql
 from psycopg.rows import dict_row
 
 from catalogue.loader import load_catalogue
+from catalogue.schema import Catalogue
 from provisioner.clients.stripe import StripeClient
 from provisioner.contract.errors import TemporaryError
 from provisioner.contract.queue import Kind, nudge
@@ -21,6 +22,7 @@ from provisioner.scheduler import Scheduler
 from provisioner.specs import slug_candidates
 from provisioner.subscriptions import SubscriptionHandler
 from provisioner.workqueue import Lease, LeaseLostError, retry
+from tests.integration.canned_stripe import answering, items, subscription
 from tests.integration.queue_tools import Pool, expire_lease, one_pass, row, run_sql, until, working
 from tests.integration.shop import OFFER, PROFESSIONAL, STARTER, Shop, open_shop
 
@@ -150,24 +152,30 @@ async def test_invariant_5_nothing_changes_while_stripe_refuses_or_is_away(pool:
     assert (await only(pool)).spec.desired is Desired.SUSPENDED
 
 
-PRODUCT = """
-product: mindroom
-title: MindRoom
+HEAD = """
+product: {product}
+title: A product
 image: berth.local/sample:1
 port: 8080
 plans:
-  starter:
-    title: Starter
+"""
+PLAN = """
+  {name}:
+    title: A plan
     prices: {{month: {{lookup_key: {key}}}}}
     size: {{cpu: {{request: 50m, limit: 500m}}, memory: 128Mi, storage: 1Gi}}
 """
+
+
+def one_plan(key: str) -> str:
+    return HEAD.format(product="mindroom") + PLAN.format(name="starter", key=key)
 
 
 async def test_an_unknown_price_parks_with_a_sentence_and_retry_completes_it_after_the_fix(
     pool: Pool, shop: Shop, tmp_path: Path
 ) -> None:
     file = tmp_path / "mindroom.yaml"
-    file.write_text(PRODUCT.format(key="another_key"))
+    file.write_text(one_plan("another_key"))
     handler = SubscriptionHandler(shop.client, lambda: load_catalogue(tmp_path), OFFER)
     buyer = await shop.buyer()
     subscription = await shop.pay(buyer, STARTER, await shop.checkout(buyer, "acme"))
@@ -180,7 +188,7 @@ async def test_an_unknown_price_parks_with_a_sentence_and_retry_completes_it_aft
         f" subscription {subscription}"
     )
     assert await everything(pool) == before
-    file.write_text(PRODUCT.format(key=STARTER))
+    file.write_text(one_plan(STARTER))
     async with pool.connection() as conn:
         assert await retry(conn, Kind.SUBSCRIPTION, subscription)
     await one_pass(shop.queue(), Kind.SUBSCRIPTION, handler.handle)
@@ -192,7 +200,7 @@ async def test_a_catalogue_that_became_wrong_is_not_taken_over(
     pool: Pool, shop: Shop, tmp_path: Path
 ) -> None:
     file = tmp_path / "mindroom.yaml"
-    file.write_text(PRODUCT.format(key=STARTER))
+    file.write_text(one_plan(STARTER))
     handler = SubscriptionHandler(shop.client, lambda: load_catalogue(tmp_path), OFFER)
     file.write_text("product: [")
     unknown = await shop.pay(await shop.buyer(), PROFESSIONAL)
@@ -343,6 +351,47 @@ async def test_a_subscription_stripe_does_not_have_parks(pool: Pool, shop: Shop)
     parked = await shop.settle("sub_missing")
     assert (parked.state, await instances(pool)) == (State.PARKED, [])
     assert "sub_missing" in str(parked.last_error)
+
+
+@pytest.mark.parametrize(
+    ("changes", "says"),
+    [
+        (
+            {"status": "frozen"},
+            "status 'frozen' is not known to Berth: nothing was changed; upgrade",
+        ),
+        ({"items": items(STARTER, PROFESSIONAL)}, "has 2 plans at once"),
+        ({"items": items("voxflow_pro")}, "moved from mindroom to voxflow"),
+        ({"customer": "cus_other"}, "moved to another customer"),
+    ],
+)
+async def test_what_stripe_should_not_say_changes_nothing_and_parks(
+    pool: Pool, shop: Shop, tmp_path: Path, changes: dict[str, Any], says: str
+) -> None:
+    def load() -> Catalogue:
+        return load_catalogue(tmp_path)
+
+    for product, keys in (("mindroom", (STARTER, PROFESSIONAL)), ("voxflow", ("voxflow_pro",))):
+        (tmp_path / f"{product}.yaml").write_text(two_plans(product, *keys))
+    buyer = await shop.buyer()
+    await run_sql(
+        pool,
+        "INSERT INTO customer (id, email, name, stripe_customer_id) VALUES ('o', 'o', 'O', 'cus_other')",
+    )
+    good = subscription(customer=buyer.stripe_id, items=items(STARTER))
+    async with answering((200, {}, good), (200, {}, good | changes)) as (client, _):
+        handler = SubscriptionHandler(client, load, OFFER)
+        assert (await shop.settle("sub_1", handler)).last_error is None
+        before = await everything(pool)
+        parked = await shop.settle("sub_1", handler)
+    assert parked.state == State.PARKED
+    assert says in str(parked.last_error)
+    assert await everything(pool) == before
+
+
+def two_plans(product: str, *keys: str) -> str:
+    plans = [PLAN.format(name=f"p{n}", key=key) for n, key in enumerate(keys)]
+    return HEAD.format(product=product) + "".join(plans)
 
 
 async def test_invariant_9_a_worker_that_lost_its_lease_creates_nothing(pool: Pool, shop: Shop) -> None:
