@@ -9,10 +9,11 @@ from collections.abc import Iterator
 
 import structlog
 import uvicorn
-from catalogue.loader import CatalogueError, load_catalogue
+import uvloop
 from fastapi import FastAPI
 from prometheus_client import start_http_server
 
+from catalogue.loader import CatalogueError, load_catalogue
 from platform_api.app import make_app
 from platform_api.database import make_pool
 from platform_api.logs import configure_logs
@@ -31,7 +32,8 @@ def main() -> int:
     try:
         settings = load_settings()
         configure_logs(settings.log_format)
-        asyncio.run(_serve(settings))
+        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+            runner.run(_serve(settings))
     except (SettingsError, CatalogueError) as error:
         print(f"platform_api: {error}", file=sys.stderr)  # noqa: T201  # before or instead of any log
         return 2

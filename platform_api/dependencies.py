@@ -25,7 +25,8 @@ class Services:
     events: EventIntake
 
 
-def _services(request: Request) -> Services:
+# async although it awaits nothing: FastAPI sends what is not to a thread, which costs more than the rest.
+async def _services(request: Request) -> Services:
     return cast("Services", request.app.state.services)
 
 

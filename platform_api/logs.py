@@ -2,6 +2,7 @@
 
 import logging
 import re
+import secrets
 import sys
 import time
 import traceback
@@ -16,7 +17,6 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from platform_api import problems
 from platform_api.metrics import Metrics
 from platform_api.problems import Problem, problem_response
-from provisioner.contract.ids import new_id
 
 Log = structlog.stdlib.BoundLogger
 
@@ -128,4 +128,4 @@ class RequestLog:
 
 def _request_id(scope: Scope) -> str:
     given = Headers(scope=scope).get("x-request-id", "")
-    return given if _REQUEST_ID.fullmatch(given) else new_id("req")
+    return given if _REQUEST_ID.fullmatch(given) else secrets.token_hex(10)

@@ -84,7 +84,7 @@ async def test_a_request_id_is_taken_over_if_it_is_harmless(api: Api) -> None:
     answer = await api.client.get("/healthz", headers={"X-Request-Id": "abc-1"})
     assert answer.headers["x-request-id"] == "abc-1"
     answer = await api.client.get("/healthz", headers={"X-Request-Id": 'a"b\tc'})
-    assert answer.headers["x-request-id"].startswith("req")
+    assert answer.headers["x-request-id"].isalnum()
 
 
 async def test_logs_name_requests_and_hold_no_secrets(api: Api, capsys: pytest.CaptureFixture[str]) -> None:
