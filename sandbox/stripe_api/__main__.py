@@ -5,7 +5,8 @@ import asyncio
 import signal
 import sys
 
-from sandbox.stripe_api.app import PortError, serve
+from sandbox.loopback import PortError
+from sandbox.stripe_api.app import serve
 from sandbox.stripe_api.database import StateFileError
 
 

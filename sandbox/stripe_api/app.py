@@ -2,14 +2,13 @@
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
-from contextlib import AsyncExitStack, asynccontextmanager, contextmanager, suppress
+from collections.abc import AsyncIterator, Callable, Coroutine
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass
-from socket import AF_INET, SO_REUSEADDR, SOCK_STREAM, SOL_SOCKET, socket
 
-import uvicorn
 from starlette.applications import Starlette
 
+from sandbox import loopback
 from sandbox.stripe_api.api import Api, internal_error
 from sandbox.stripe_api.control import Control
 from sandbox.stripe_api.database import open_database
@@ -24,12 +23,6 @@ from sandbox.stripe_api.store import Query, Store, every
 
 TICK_SECONDS = 1.0
 MOST_EXPIRED_AT_ONCE = 100
-BACKLOG = 128
-SHUTDOWN_SECONDS = 3
-
-
-class PortError(Exception):
-    """The port cannot be had: one sentence and the remedy."""
 
 
 @dataclass(frozen=True)
@@ -84,7 +77,7 @@ async def serve(
     """
     woken = asyncio.Event()
     async with AsyncExitStack() as stack:
-        listener = stack.enter_context(_listener(port))
+        listener = stack.enter_context(loopback.listener(port))
         connection = stack.enter_context(open_database(state))
         stores = Store(connection), Outbox(connection), Replies(connection)
         ledger = Ledger(connection, *stores, clock, woken.set)
@@ -92,21 +85,9 @@ async def serve(
         tasks = (
             await stack.enter_async_context(_alongside(engine.run())),
             await stack.enter_async_context(_alongside(_keep_time(ledger))),
-            await stack.enter_async_context(_answering(make_app(ledger, base_url), listener)),
+            await stack.enter_async_context(loopback.answering(make_app(ledger, base_url), listener)),
         )
-        yield Server(f"http://127.0.0.1:{listener.getsockname()[1]}", ledger, tasks)
-
-
-@contextmanager
-def _listener(port: int) -> Iterator[socket]:
-    with socket(AF_INET, SOCK_STREAM) as listener:
-        listener.setsockopt(SOL_SOCKET, SO_REUSEADDR, 1)
-        try:
-            listener.bind(("127.0.0.1", port))
-            listener.listen(BACKLOG)
-        except OSError as error:
-            raise PortError(f"Port {port} cannot be had ({error.strerror}): choose another.") from error
-        yield listener
+        yield Server(f"http://127.0.0.1:{loopback.port_of(listener)}", ledger, tasks)
 
 
 @asynccontextmanager
@@ -119,33 +100,6 @@ async def _alongside(work: Coroutine[None, None, None]) -> AsyncIterator[asyncio
         task.cancel()
         with suppress(asyncio.CancelledError):
             await task
-
-
-class _EmbeddedServer(uvicorn.Server):
-    """Leaves signals to the program it runs in."""
-
-    @contextmanager
-    def capture_signals(self) -> Iterator[None]:
-        yield
-
-
-@asynccontextmanager
-async def _answering(app: Starlette, listener: socket) -> AsyncIterator[asyncio.Task[None]]:
-    config = uvicorn.Config(
-        app,
-        log_level="warning",
-        access_log=False,
-        lifespan="off",
-        ws="none",
-        timeout_graceful_shutdown=SHUTDOWN_SECONDS,
-    )
-    server = _EmbeddedServer(config)
-    task = asyncio.create_task(server.serve(sockets=[listener]))
-    try:
-        yield task
-    finally:
-        server.should_exit = True
-        await task
 
 
 async def _keep_time(ledger: Ledger) -> None:

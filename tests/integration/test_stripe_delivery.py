@@ -14,7 +14,8 @@ import httpx
 import pytest
 import stripe
 
-from sandbox.stripe_api.app import PortError, serve
+from sandbox.loopback import PortError
+from sandbox.stripe_api.app import serve
 from sandbox.stripe_api.database import StateFileError
 from sandbox.stripe_api.delivery import DeliveryPolicy
 from tests.integration.stripe_tools import (
