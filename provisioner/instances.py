@@ -12,7 +12,7 @@ from psycopg_pool import AsyncConnectionPool
 from pydantic import ValidationError
 
 from provisioner.clients.helm import Charts
-from provisioner.clients.kubernetes import KubernetesClient, RefusedError
+from provisioner.clients.kubernetes import KubernetesClient
 from provisioner.contract.errors import PermanentError
 from provisioner.contract.spec import CONDITIONS, SPEC, Desired, InstanceSpec, Phase
 from provisioner.emails import Template, write_email
@@ -20,7 +20,7 @@ from provisioner.executor import Executor
 from provisioner.plan import Target, plan
 from provisioner.render import Renderer
 from provisioner.secrets import RootKey
-from provisioner.status import Pass, Status, changed, status, turned
+from provisioner.status import Pass, Status, changed, refused, status, turned
 from provisioner.values import PlatformSettings
 from provisioner.watch import WatchCache
 from provisioner.workqueue import Lease, WorkItem
@@ -95,23 +95,24 @@ class InstanceHandler:
         """Bring the instance `item.key` closer to its spec, record how it is; returns when to look again.
 
         Raises:
-            PermanentError: its spec, chart or a manifest was refused; recorded as a condition where possible.
+            PermanentError: its spec, chart or a manifest was refused; recorded as a condition too.
             TemporaryError: the cluster failed a call; what was done so far stays.
         """
         row = await self._load(item.key)
         if row is None or row.phase == Phase.DELETED:
             return None
         spec = _spec(row)
-        target = await self._renderer.target(spec)
         try:
+            target = await self._renderer.target(spec)
             found = await self._reconcile(spec, target)
-        except RefusedError as error:
-            await self._record_refusal(lease, row, spec, target, error)
+        except PermanentError as error:
+            await self._record(lease, row, refused(row.status, str(error), datetime.now(UTC)))
             raise
         now = datetime.now(UTC)
         if found is None:
             return now + _UNKNOWN
-        after = await self._record(lease, row, found, now)
+        after = status(found, row.status, now)
+        await self._record(lease, row, after, settled=found.plan.settled)
         return now + _look_again(spec, after)
 
     async def _load(self, key: str) -> _Row | None:
@@ -122,23 +123,23 @@ class InstanceHandler:
     async def _reconcile(self, spec: InstanceSpec, target: Target) -> Pass | None:
         """Plan and act until nothing more can run now; None while the cluster's state is unknown."""
         for _ in range(_ROUNDS):
-            observed = self.cache.observed(spec.namespace)
-            if observed is None:
-                return None
-            planned = plan(target, observed)
-            if not planned.steps:
-                break
-            log.info("changing instance", instance=spec.instance_id, steps=[*map(str, planned.steps)])
-            await self._executor.run(planned.steps, spec.namespace)
+            found = self._look(spec, target)
+            if found is None or not found.plan.steps:
+                return found
+            steps = found.plan.steps
+            log.info("changing instance", instance=spec.instance_id, steps=[*map(str, steps)])
+            await self._executor.run(steps, spec.namespace)
+        return self._look(spec, target)
+
+    def _look(self, spec: InstanceSpec, target: Target) -> Pass | None:
         observed = self.cache.observed(spec.namespace)
         return None if observed is None else Pass(spec, target, plan(target, observed), observed)
 
-    async def _record(self, lease: Lease, row: _Row, found: Pass, now: datetime) -> Status:
+    async def _record(self, lease: Lease, row: _Row, after: Status, *, settled: bool = False) -> None:
         before = row.status
-        after = status(found, before, now)
-        observed = row.generation if found.plan.settled else row.observed_generation
+        observed = row.generation if settled else row.observed_generation
         if not changed(before, after) and observed == row.observed_generation:
-            return after
+            return
         async with lease.transaction() as conn:
             await conn.execute(
                 _RECORD,
@@ -152,20 +153,12 @@ class InstanceHandler:
             for reason, message in turned(before, after):
                 await conn.execute(_EVENT, [row.id, reason, message])
             if after.phase is Phase.READY and row.ready_at is None:
-                spec = found.spec
-                data = {"title": spec.title, "plan": spec.plan, "url": self.platform.url(spec)}
-                await write_email(
-                    conn, f"instance-ready:{row.id}", row.customer_id, Template.INSTANCE_READY, data
-                )
-        return after
+                await self._announce(conn, row)
 
-    async def _record_refusal(
-        self, lease: Lease, row: _Row, spec: InstanceSpec, target: Target, error: RefusedError
-    ) -> None:
-        observed = self.cache.observed(spec.namespace)
-        if observed is not None:
-            found = Pass(spec, target, plan(target, observed), observed, refusal=str(error))
-            await self._record(lease, row, found, datetime.now(UTC))
+    async def _announce(self, conn: AsyncConnection[Any], row: _Row) -> None:
+        spec = _spec(row)
+        data = {"title": spec.title, "plan": spec.plan, "url": self.platform.url(spec)}
+        await write_email(conn, f"instance-ready:{row.id}", row.customer_id, Template.INSTANCE_READY, data)
 
 
 def _spec(row: _Row) -> InstanceSpec:

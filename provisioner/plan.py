@@ -1,6 +1,6 @@
 """What to do next about an instance. Pure: no I/O, no clock, no randomness; same input, same plan."""
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from enum import IntEnum
 from typing import Any, Final
@@ -183,34 +183,36 @@ def contains(found: object, wanted: object, *, quantities: bool = False) -> bool
     Lists of objects that carry a merge key are compared by it, others item by item. The server drops empty
     values, so an empty one matches a missing one.
     """
+    if found == wanted:
+        return True
     match wanted:
-        case Mapping():
-            return isinstance(found, Mapping) and all(
+        case dict():
+            return isinstance(found, dict) and all(
                 contains(found[key], value, quantities=quantities or key in _QUANTITIES)
                 if key in found
                 else not value and key not in _MEANT_FALSE
                 for key, value in wanted.items()
             )
-        case list() | tuple():
-            return isinstance(found, Sequence) and _contains_list(found, wanted, quantities=quantities)
+        case list():
+            return isinstance(found, list) and _contains_list(found, wanted, quantities=quantities)
         case str() | int() | float() if quantities and isinstance(found, str | int | float):
-            return found == wanted or (amount(found) is not None and amount(found) == amount(wanted))
+            return amount(found) is not None and amount(found) == amount(wanted)
         case _:
-            return found == wanted
+            return False
 
 
-def _contains_list(found: Sequence[Any], wanted: Sequence[Any], *, quantities: bool) -> bool:
+def _contains_list(found: list[Any], wanted: list[Any], *, quantities: bool) -> bool:
     key = _merge_key(wanted)
     if key is None:
         return len(found) == len(wanted) and all(
             contains(has, wants, quantities=quantities) for has, wants in zip(found, wanted, strict=True)
         )
-    by_key = {item[key]: item for item in found if isinstance(item, Mapping) and key in item}
+    by_key = {item[key]: item for item in found if isinstance(item, dict) and key in item}
     return all(contains(by_key.get(item[key]), item, quantities=quantities) for item in wanted)
 
 
-def _merge_key(items: Sequence[Any]) -> str | None:
-    if not items or not all(isinstance(item, Mapping) for item in items):
+def _merge_key(items: list[Any]) -> str | None:
+    if not items or not all(isinstance(item, dict) for item in items):
         return None
     for key in _MERGE_KEYS:
         if all(key in item for item in items) and len({str(item[key]) for item in items}) == len(items):

@@ -47,16 +47,12 @@ class Status:
 
 @dataclass(frozen=True, slots=True)
 class Pass:
-    """What a pass over an instance found: all that its status is made from.
-
-    `refusal` is what the API server said when it refused a step for good.
-    """
+    """What a pass over an instance found: all that its status is made from."""
 
     spec: InstanceSpec
     target: Target
     plan: Plan
     observed: Observed
-    refusal: str | None = None
 
 
 def status(found: Pass, before: Status, now: datetime) -> Status:
@@ -75,6 +71,17 @@ def status(found: Pass, before: Status, now: datetime) -> Status:
         findings["Deleted"] = _bad("NotSupported", message)
     conditions = tuple(_condition(name, finding, before, now) for name, finding in findings.items())
     return Status(_phase(found, ready, before.phase), conditions)
+
+
+def refused(before: Status, sentence: str, now: datetime) -> Status:
+    """Return the status after somebody refused the instance for good; what serves goes on serving."""
+    finding = _bad("Refused", _short(sentence))
+    conditions = {condition.type: condition for condition in before.conditions}
+    conditions["Applied"] = _condition("Applied", finding, before, now)
+    if before.phase not in {Phase.READY, Phase.DEGRADED, Phase.SUSPENDED}:
+        conditions["Ready"] = _condition("Ready", finding, before, now)
+    phase = Phase.PROVISIONING if before.phase is Phase.PENDING else before.phase
+    return Status(phase, tuple(conditions.values()))
 
 
 def turned(before: Status, after: Status) -> Iterator[tuple[str, str]]:
@@ -97,8 +104,6 @@ def _isolated(found: Pass) -> Finding:
 
 
 def _applied(found: Pass) -> Finding:
-    if found.refusal is not None:
-        return _bad("Refused", _short(found.refusal))
     if found.plan.wait is not None:
         return _bad(found.plan.wait.reason, found.plan.wait.message)
     if found.plan.steps:
@@ -109,8 +114,6 @@ def _applied(found: Pass) -> Finding:
 def _ready(found: Pass, workload: Finding, before: Status) -> Finding:
     if found.spec.desired is not Desired.RUNNING:
         return _bad("Suspended", "the instance is suspended; its data is kept")
-    if found.refusal is not None and not workload.good:
-        return _bad("Refused", _short(found.refusal))
     # A change on its way does not make an instance unready that goes on serving meanwhile.
     serving = before.phase in {Phase.READY, Phase.DEGRADED}
     if (workload.good and (serving or found.plan.settled)) or (serving and workload.reason == "Updating"):

@@ -29,7 +29,7 @@ def helm() -> Path:
 def official(helm: Path, chart: Path, values: Mapping[str, Any], folder: Path) -> list[Manifest]:
     file = folder / "values.json"
     file.write_text(json.dumps(values))
-    command = [helm, "template", "app", chart, "--namespace", "berth-x", "--values", file]
+    command: list[str | Path] = [helm, "template", "app", chart, "--namespace", "berth-x", "--values", file]
     done = subprocess.run(command, capture_output=True, check=True, timeout=60, cwd=folder)
     return [document for document in yaml.load_all(done.stdout, Loader=yaml.CSafeLoader) if document]
 

@@ -1,4 +1,5 @@
 import asyncio
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -7,7 +8,16 @@ import pytest
 from provisioner.contract.spec import Condition, Desired, Phase
 from provisioner.observed import Object, Observed, Ref
 from provisioner.plan import Plan, Stage, Wait, plan
-from provisioner.status import PROGRESS_DEADLINE, Pass, Status, changed, status, turned, workload_finding
+from provisioner.status import (
+    PROGRESS_DEADLINE,
+    Pass,
+    Status,
+    changed,
+    refused,
+    status,
+    turned,
+    workload_finding,
+)
 from tests.instance_specs import SPEC, default_target, renderer, spec
 from tests.unit.cluster_model import ClusterModel
 
@@ -15,7 +25,7 @@ NOW = datetime(2026, 1, 1, tzinfo=UTC)
 TARGET = default_target()
 DEPLOYMENT = Ref("Deployment", "mindroom")
 NEW = Status(Phase.PENDING, ())
-UP = {"observedGeneration": 1, "replicas": 1, "updatedReplicas": 1, "readyReplicas": 1}
+UP: dict[str, Any] = {"observedGeneration": 1, "replicas": 1, "updatedReplicas": 1, "readyReplicas": 1}
 
 
 def observed(deployment_status: Object | None = None, *pods: Object, claim: str = "Bound") -> Observed:
@@ -34,7 +44,7 @@ def observed(deployment_status: Object | None = None, *pods: Object, claim: str 
 
 
 def passed(found: Observed, **changes: Any) -> Pass:  # noqa: ANN401 - passed on to a dataclass
-    return Pass(**{"spec": SPEC, "target": TARGET, "plan": plan(TARGET, found), "observed": found} | changes)
+    return replace(Pass(SPEC, TARGET, plan(TARGET, found), found), **changes)
 
 
 def pod(*, conditions: list[Object] | None = None, **container: object) -> Object:
@@ -45,7 +55,7 @@ def pod(*, conditions: list[Object] | None = None, **container: object) -> Objec
     return {"status": status if container else {"conditions": conditions or []}}
 
 
-def waiting(reason: str, message: str = "", **more: object) -> Object:
+def waiting(reason: str, message: str = "", **more: Any) -> Object:  # noqa: ANN401 - any JSON
     return pod(ready=False, state={"waiting": {"reason": reason, "message": message}}, **more)
 
 
@@ -143,7 +153,7 @@ def failed_creation(message: str) -> Object:
         (observed(UP), "Running", "answers"),
         # a pod that is going, or is done, says nothing about the one that is wanted
         (
-            observed({}, waiting("ImagePullBackOff") | {"metadata": {"deletionTimestamp": "2026"}}),
+            observed({}, {**waiting("ImagePullBackOff"), "metadata": {"deletionTimestamp": "2026"}}),
             "Starting",
             "being created",
         ),
@@ -210,11 +220,15 @@ def test_an_app_that_still_stops_is_not_suspended_yet() -> None:
 
 def test_a_refusal_is_told_and_does_not_take_down_what_serves() -> None:
     words = "Kubernetes refused PATCH …: spec.selector: field is immutable"
-    refused = status(passed(observed({}), refusal=words), NEW, NOW)
-    assert condition(refused, "Applied").reason == "Refused"
-    assert "immutable" in condition(refused, "Ready").message
-    serving = status(passed(observed(UP), refusal=words), Status(Phase.READY, ()), NOW)
+    first = refused(NEW, words, NOW)
+    assert first.phase is Phase.PROVISIONING
+    assert condition(first, "Applied").reason == "Refused"
+    assert "immutable" in condition(first, "Ready").message
+    assert [reason for reason, _ in turned(NEW, first)] == ["Refused", "Provisioning"]
+    before = status(passed(observed(UP)), Status(Phase.READY, ()), NOW)
+    serving = refused(before, words, NOW)
     assert serving.phase is Phase.READY
+    assert condition(serving, "Ready").status is True
     assert condition(serving, "Applied").status is False
 
 

@@ -22,7 +22,7 @@ from provisioner.observed import Object, Observed, Ref
 from provisioner.render import default_charts_folder
 from provisioner.secrets import derive
 from provisioner.watch import WatchCache
-from provisioner.workqueue import Lease, LeaseLostError, WorkQueue
+from provisioner.workqueue import Lease, LeaseLostError, WorkItem, WorkQueue
 from tests.instance_specs import PLATFORM, ROOT, spec
 from tests.integration.kubernetes.conftest import ControlPlane, Operator, Pool
 from tests.integration.queue_tools import expire_lease, run_sql, until
@@ -48,12 +48,19 @@ class Instance:
         return self.spec.instance_id
 
     async def claim(self) -> Lease:
-        """Claim this very instance, whatever else the watch made due."""
-        async with self.pool.connection() as conn:
-            await enqueue(conn, Kind.INSTANCE, self.key)
-            await conn.execute("UPDATE work_item SET due_at = NULL WHERE key <> %s", [self.key])
-        items = await self.queue.claim(Kind.INSTANCE, 1000)
-        return next(Lease(self.queue, item) for item in items if item.key == self.key)
+        """Claim this very instance, whatever else the watch made due; its row may be locked by a nudge."""
+        claimed: list[WorkItem] = []
+
+        async def is_ours() -> bool:
+            async with self.pool.connection() as conn:
+                await enqueue(conn, Kind.INSTANCE, self.key)
+                await conn.execute("UPDATE work_item SET due_at = NULL WHERE key <> %s", [self.key])
+            items = await self.queue.claim(Kind.INSTANCE, 1000)
+            claimed.extend(item for item in items if item.key == self.key)
+            return bool(claimed)
+
+        await until(is_ours)
+        return Lease(self.queue, claimed[0])
 
     async def handle(self) -> datetime | None:
         """One pass; its lease is released whatever happens."""
@@ -380,6 +387,14 @@ async def test_a_refused_manifest_is_recorded_and_parks_the_instance(
         await instance.applied()
     assert (await instance.condition("Applied"))["reason"] == "Refused"
     assert "immutable" in (await instance.condition("Ready"))["message"]
+
+
+async def test_a_chart_that_refuses_its_values_is_recorded_too(instance: Instance) -> None:
+    await instance.write_spec(host="no_host_name")
+    with pytest.raises(PermanentError, match="/host"):
+        await instance.handle()
+    assert "/host" in (await instance.condition("Applied"))["message"]
+    assert instance.observed().objects == {}
 
 
 async def test_suspending_stops_the_app_and_keeps_everything_else(
