@@ -7,7 +7,7 @@ import os
 import re
 import shutil
 import tempfile
-from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import TextIO
@@ -15,7 +15,7 @@ from typing import TextIO
 from sandbox.gobuild import GoCommand
 from sandbox.inventory import BINARIES, Binary
 from sandbox.processes import SandboxError
-from sandbox.progress import Progress
+from sandbox.progress import Progress, StepHandle
 from sandbox.releases import ReleaseDownloads, ReleaseUnavailableError, https_client
 
 __all__ = ["BINARIES", "KWOK_STAGES", "Binary", "cache_directory", "ensure", "install", "kwok_stages"]
@@ -185,30 +185,21 @@ async def _download(
 
 
 async def _build(wanted: Sequence[Binary], folder: Path, progress: Progress) -> dict[str, Path]:
-    """Build the rest, one module at a time; the modules of the next are downloaded meanwhile."""
+    """Build the rest one after the other; the modules of the next are downloaded meanwhile."""
     found: dict[str, Path] = {}
     if not wanted:
         return found
     go = GoCommand.find()
-    groups = _by_module(wanted)
-    async with _downloading(go, list(groups)) as downloaded:
-        for module, group in groups.items():
-            title = f"Build {', '.join(binary.name for binary in group)} from source"
-            with progress.step(title, sum(binary.expected_seconds for binary in group)) as step:
+    modules = dict.fromkeys(binary.folder for binary in wanted)
+    async with _downloading(go, modules) as downloaded:
+        for binary in wanted:
+            title = f"Build {binary.name} {binary.version} from source"
+            with progress.step(title, binary.expected_seconds) as step:
                 step.update("downloading Go modules")
-                await downloaded[module]
-                await _build_module(
-                    go, group, folder, lambda count: step.update(f"{count} packages compiled")
-                )
-            found |= {binary.name: folder / binary.file_name for binary in group}
+                await downloaded[binary.folder]
+                step.update("compiling")
+                found[binary.name] = await _build_one(go, binary, folder, step)
     return found
-
-
-def _by_module(wanted: Sequence[Binary]) -> dict[Path, list[Binary]]:
-    groups: dict[Path, list[Binary]] = {}
-    for binary in wanted:
-        groups.setdefault(binary.folder, []).append(binary)
-    return groups
 
 
 @asynccontextmanager
@@ -234,15 +225,19 @@ async def _downloading(
         await asyncio.gather(*tasks.values(), return_exceptions=True)
 
 
-async def _build_module(
-    go: GoCommand, group: Sequence[Binary], folder: Path, compiled: Callable[[int], None]
-) -> None:
-    ldflags = list(dict.fromkeys(flag for binary in group for flag in binary.ldflags))
+async def _build_one(go: GoCommand, binary: Binary, folder: Path, step: StepHandle) -> Path:
+    target = folder / binary.file_name
     with tempfile.TemporaryDirectory(dir=folder, prefix=_SCRATCH) as scratch:
-        packages = [binary.package for binary in group]
-        await go.build(group[0].folder, packages, ldflags, Path(scratch), compiled)
-        for binary in group:
-            _settle(Path(scratch) / binary.built_name, folder / binary.file_name)
+        built = Path(scratch) / binary.name
+        await go.build(
+            binary.folder,
+            binary.package,
+            binary.ldflags,
+            built,
+            lambda count: step.update(f"{count} packages compiled"),
+        )
+        _settle(built, target)
+    return target
 
 
 def _settle(built: Path, target: Path) -> None:

@@ -60,18 +60,18 @@ class GoCommand:
     async def build(
         self,
         module: Path,
-        packages: Sequence[str],
+        package: str,
         ldflags: Sequence[str],
-        into: Path,
+        target: Path,
         compiled: Callable[[int], None],
     ) -> None:
-        """Build static programs from the module in folder `module`.
+        """Build a static program from the module in folder `module`.
 
         Args:
             module: holds go.mod and a complete go.sum; never written to.
-            packages: import paths of main packages; all are built by one process.
+            package: import path of its main package.
             ldflags: for the linker, beside those that leave out symbols.
-            into: an existing folder; each program gets its package's name there.
+            target: the file to write.
             compiled: told how many packages have been compiled so far.
 
         Raises:
@@ -86,7 +86,7 @@ class GoCommand:
                 compiled(count)
 
         linker = " ".join(["-s", "-w", *ldflags])
-        arguments = ["build", "-v", "-trimpath", "-ldflags", linker, "-o", f"{into}{os.sep}", *packages]
+        arguments = ["build", "-v", "-trimpath", "-ldflags", linker, "-o", str(target), package]
         await self._run(module, arguments, _BUILD_SECONDS, read)
 
     async def module_directory(self, module: Path, dependency: str) -> Path:

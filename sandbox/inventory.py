@@ -1,7 +1,6 @@
 """Which programs the sandbox runs, at which versions, and where each comes from."""
 
 import hashlib
-import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -54,12 +53,6 @@ class Binary:
         suffix = f"-{_fingerprint(self.folder)}" if self.own else ""
         return f"{self.name}-{self.version}{suffix}"
 
-    @property
-    def built_name(self) -> str:
-        """What `go build` calls it: the last part of the import path that is not a major version."""
-        parts = [part for part in self.package.split("/") if not re.fullmatch(r"v\d+", part)]
-        return parts[-1]
-
 
 def _kubernetes(name: str, expected_seconds: float) -> Binary:
     url = f"{_KUBERNETES_RELEASE}{name}"
@@ -97,8 +90,8 @@ def _declared() -> Iterator[Binary]:
     yield Binary(
         name="coredns",
         version="v1.15.0",
-        module="go/coredns",
-        package="berth.local/sandbox/coredns",
+        module="go/addons",
+        package="berth.local/sandbox/addons/coredns",
         expected_seconds=75,
         version_args=("-version",),
         own=True,
@@ -106,7 +99,7 @@ def _declared() -> Iterator[Binary]:
     yield Binary(
         name="kwok",
         version="v0.8.0",
-        module="go/kwok",
+        module="go/addons",
         package="sigs.k8s.io/kwok/cmd/kwok",
         expected_seconds=75,
         version_args=("--version",),
@@ -114,7 +107,7 @@ def _declared() -> Iterator[Binary]:
     yield Binary(
         name="local-path-provisioner",
         version="v0.0.30",
-        module="go/local-path-provisioner",
+        module="go/addons",
         package="github.com/rancher/local-path-provisioner",
         expected_seconds=60,
         ldflags=("-X main.VERSION=v0.0.30",),
@@ -123,7 +116,7 @@ def _declared() -> Iterator[Binary]:
     yield Binary(
         name="skipper",
         version="v0.22.0",
-        module="go/skipper",
+        module="go/addons",
         package="github.com/zalando/skipper/cmd/skipper",
         expected_seconds=115,
         ldflags=("-X main.version=v0.22.0",),
@@ -132,7 +125,7 @@ def _declared() -> Iterator[Binary]:
     yield Binary(
         name="kube-router",
         version="v2.1.0",
-        module="go/kube-router",
+        module="go/addons",
         package="github.com/cloudnativelabs/kube-router/v2/cmd/kube-router",
         expected_seconds=116,
         ldflags=("-X github.com/cloudnativelabs/kube-router/v2/pkg/version.Version=v2.1.0",),
