@@ -10,6 +10,7 @@ from starlette.applications import Starlette
 
 BACKLOG = 128
 SHUTDOWN_SECONDS = 3
+MOST_CONNECTIONS = 1000
 
 
 class PortError(Exception):
@@ -56,6 +57,7 @@ async def answering(app: Starlette, listening: socket) -> AsyncIterator[asyncio.
         access_log=False,
         lifespan="off",
         ws="none",
+        limit_concurrency=MOST_CONNECTIONS,
         timeout_graceful_shutdown=SHUTDOWN_SECONDS,
     )
     server = _EmbeddedServer(config)

@@ -1,7 +1,6 @@
 """Stripe's API over HTTP: who may call, how often, what was asked, and the answer's envelope."""
 
 import base64
-import binascii
 import re
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
@@ -191,7 +190,7 @@ def _authenticate(request: Request) -> None:
 def _basic_user(given: str) -> str:
     try:
         return base64.b64decode(given, validate=True).decode().partition(":")[0]
-    except (binascii.Error, UnicodeDecodeError):
+    except ValueError:
         return ""
 
 

@@ -1,5 +1,6 @@
 """Stripe's published test cards and how each behaves: https://docs.stripe.com/testing."""
 
+import re
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
@@ -76,7 +77,7 @@ def _expiry(expiry: str, now: int) -> tuple[int, int]:
     if not typed:
         return 12, today.year + 2
     month, _, year = typed.partition("/")
-    if not (month.isdecimal() and year.isdecimal() and 1 <= int(month) <= 12 and len(year) in (2, 4)):
+    if re.fullmatch(r"(0?[1-9]|1[0-2])/(\d{2}|\d{4})", typed, re.ASCII) is None:
         raise CardRefusedError("Your card's expiration date is incomplete: write it as MM / YY.")
     full_year = int(year) + (2000 if len(year) == 2 else 0)
     if (full_year, int(month)) < (today.year, today.month):

@@ -59,6 +59,8 @@ class Ledger:
 
     def commit(self, change: Change, cause: Cause) -> None:
         """Carry out a change: store its objects, make its events and plan their deliveries."""
+        if not (change.saved or change.removed or change.events):
+            return
         now = self.clock()
         for one in change.saved:
             self.store.put(one)

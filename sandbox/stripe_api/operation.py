@@ -141,10 +141,10 @@ def merged_metadata(old: Mapping[str, str], change: Mapping[str, str] | None) ->
 
 def updated(old: Json, params: Params, names: tuple[str, ...]) -> Json:
     """`old` with those of `names` that were given, and metadata merged."""
-    given = params.model_fields_set
-    new = {**old, **{name: getattr(params, name) for name in names if name in given}}
+    given = params.model_dump(exclude_unset=True)
+    new = {**old, **{name: given[name] for name in names if name in given}}
     if "metadata" in given:
-        new["metadata"] = merged_metadata(old["metadata"], getattr(params, "metadata"))  # noqa: B009  # not every Params has it
+        new["metadata"] = merged_metadata(old["metadata"], given["metadata"])
     return new
 
 

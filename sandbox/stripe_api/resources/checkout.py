@@ -270,7 +270,11 @@ def _sessions(asked: Asked[SessionList]) -> Query:
 
 def _list_line_items(asked: Asked[ListParams]) -> Change:
     session = found(asked.state, "checkout.session", asked.ids["session"])
-    return Change(line_items(session, asked.state))
+    if asked.params.starting_after or asked.params.ending_before:
+        raise ApiError(f"A session has at most {MOST_LINE_ITEMS} line items: raise limit instead.")
+    listed = line_items(session, asked.state)
+    limit = asked.params.limit
+    return Change({**listed, "data": listed["data"][:limit], "has_more": len(listed["data"]) > limit})
 
 
 def operations() -> tuple[Operation[Any], ...]:
