@@ -2,7 +2,6 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
 from catalogue.schema import Catalogue, Interval, Plan, Price
-
 from platform_api import problems
 from platform_api.billing import queries, slugs
 from platform_api.billing.queries import Checkout
@@ -56,13 +55,15 @@ class BillingService:
         for _ in range(_ATTEMPTS):
             wanted = _new_checkout(customer, offer, request.slug)
             found = await self._reserve(wanted)
+            if found is None:
+                continue
             if found.customer_id == customer.id and _same_terms(found, request) and _is_current(found):
                 return found, found.url or await self._open_session(customer, offer, found)
-            await self._release(found, customer)
+            await self._release(found, wanted)
         raise Problem(problems.CHECKOUT_SUPERSEDED, "Finish or repeat one checkout at a time.")
 
-    async def _reserve(self, wanted: Checkout) -> Checkout:
-        """Open `wanted`, or return the open checkout that stands in its way."""
+    async def _reserve(self, wanted: Checkout) -> Checkout | None:
+        """Open `wanted`, or return the open checkout that stands in its way; None: it did, but has gone."""
         async with transaction(self.pool) as conn:
             await queries.lock_customer(conn, wanted.customer_id)
             if await queries.has_live_subscription(conn, wanted.customer_id, wanted.product):
@@ -74,7 +75,7 @@ class BillingService:
             if mine is not None:
                 return mine
             if not await queries.insert_checkout(conn, wanted):
-                return await queries.slug_holder(conn, wanted.slug) or wanted
+                return await queries.slug_holder(conn, wanted.slug)
             # Asked after the insert, which waited for whoever was turning a checkout into an instance.
             if await queries.is_slug_in_use(conn, wanted.slug):
                 raise _taken(wanted.slug)
@@ -115,8 +116,8 @@ class BillingService:
             await queries.record_stripe_customer(conn, customer.id, made)
         return made
 
-    async def _release(self, held: Checkout, customer: Customer) -> None:
-        """Close `held` if it may be: one's own that was replaced, or one that is over.
+    async def _release(self, held: Checkout, wanted: Checkout) -> None:
+        """Close `held` if it may be: one that `wanted` replaces, or one that is over.
 
         Whether it is over is for Stripe to say: a paid one keeps its name until the instance has it.
 
@@ -124,7 +125,7 @@ class BillingService:
             Problem: 409, it holds on.
         """
         now = datetime.now(UTC)
-        own = held.customer_id == customer.id
+        own = (held.customer_id, held.product) == (wanted.customer_id, wanted.product)
         if held.stripe_session_id is None:
             if own or held.created_at + _ABANDONED_AFTER < now:
                 await self._close(held)

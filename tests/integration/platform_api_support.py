@@ -54,13 +54,16 @@ class Api:
 
 
 def make_settings(
-    database_url: str, stripe_url: str = "http://127.0.0.1:9", trusted_hosts: str = "*"
+    database_url: str,
+    stripe_url: str = "http://127.0.0.1:9",
+    trusted_hosts: str = "*",
+    webhook_secret: str = f"{SECRET} {NEXT_SECRET}",
 ) -> Settings:
     return Settings(
         database_url=SecretStr(database_url),
         stripe_api_key=SecretStr("sk_test_platform_api"),
         stripe_api_url=stripe_url,
-        webhook_secret=SecretStr(f"{SECRET} {NEXT_SECRET}"),
+        webhook_secret=SecretStr(webhook_secret),
         apps_url="http://{slug}.apps.example.com",
         trusted_hosts=trusted_hosts,
     )
@@ -81,10 +84,16 @@ async def running_api(settings: Settings) -> AsyncIterator[Api]:
             yield Api(app, pool, metrics, http)
 
 
+def free_port() -> int:
+    """Return a port that nothing listened on a moment ago."""
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        return int(probe.getsockname()[1])
+
+
 @contextlib.asynccontextmanager
-async def serving(app: ASGIApp) -> AsyncIterator[str]:
-    """Serve any ASGI app on a free port of this machine; lends its URL."""
-    with socket.create_server(("127.0.0.1", 0)) as listener:
+async def serving(app: ASGIApp, port: int = 0) -> AsyncIterator[str]:
+    """Serve any ASGI app on `port` of this machine (0: any); lends its URL."""
+    with socket.create_server(("127.0.0.1", port)) as listener:
         config = uvicorn.Config(app, log_config=None, access_log=False, timeout_graceful_shutdown=5)
         server = uvicorn.Server(config)
         task = asyncio.create_task(server.serve(sockets=[listener]))

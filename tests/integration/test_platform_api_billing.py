@@ -20,9 +20,11 @@ from tests.integration.platform_api_support import (
     Api,
     deliver,
     event,
+    free_port,
     make_settings,
     running_api,
     serving,
+    until,
 )
 
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -390,3 +392,65 @@ async def test_a_lost_answer_does_not_make_a_second_session(database_url: str, s
         [(customer,)] = await api.rows("SELECT stripe_customer_id FROM customer")
         sessions = await standin.client.v1.checkout.sessions.list_async({"customer": customer})
         assert [session.url for session in sessions.data] == [answer.json()["url"]]
+
+
+@pytest.fixture
+async def paid(
+    database_url: str, standin: Stripe
+) -> AsyncIterator[tuple[Api, dict[str, Any], dict[str, str]]]:
+    """Lend an API that Stripe sends its events to, a checkout that was paid, and its customer's headers."""
+    port = free_port()
+    endpoint = await standin.client.v1.webhook_endpoints.create_async(
+        {"url": f"http://127.0.0.1:{port}/webhooks/stripe", "enabled_events": ["*"]}
+    )
+    settings = make_settings(database_url, standin.url, webhook_secret=endpoint.secret or "")
+    async with running_api(settings) as api, serving(api.app, port), httpx.AsyncClient() as browser:
+        _, headers = await api.sign_up()
+        checkout = (await api.client.post(CHECKOUT, json=STARTER | {"slug": "acme"}, headers=headers)).json()
+        card = {"card_number": "4242424242424242", "expiry": "12/49", "cvc": "123", "name": "Ada"}
+        answer = await browser.post(checkout["url"], data=card)
+        assert (answer.status_code, answer.headers["location"]) == (
+            303,
+            f"{settings.public_url}/checkout/paid",
+        )
+        yield api, checkout, headers
+    await standin.client.v1.webhook_endpoints.delete_async(endpoint.id)
+
+
+async def test_a_payment_at_stripe_puts_its_subscription_on_the_queue(
+    paid: tuple[Api, dict[str, Any], dict[str, str]], standin: Stripe
+) -> None:
+    api, checkout, _ = paid
+    session = await standin.session(checkout, api)
+    assert isinstance(session.subscription, str)
+
+    async def queued() -> bool:
+        return await api.rows("SELECT key FROM work_item") == [(session.subscription,)]
+
+    await until(queued)
+    subscription = await standin.client.v1.subscriptions.retrieve_async(session.subscription)
+    assert subscription.metadata["berth_checkout"] == checkout["id"]
+    assert subscription.status == "trialing"
+    assert subscription.trial_end is not None
+    assert subscription.trial_start is not None
+    assert subscription.trial_end - subscription.trial_start == 3 * 86400
+
+
+async def test_what_is_paid_is_not_sold_again_though_its_subscription_is_not_known_yet(
+    paid: tuple[Api, dict[str, Any], dict[str, str]],
+) -> None:
+    api, _, headers = paid
+    answer = await api.client.post(CHECKOUT, json=PROFESSIONAL | {"slug": "acme"}, headers=headers)
+    assert (answer.status_code, answer.json()["type"]) == (409, "urn:berth:problem:already-subscribed")
+
+
+async def test_what_is_paid_keeps_its_slug_however_long_the_instance_takes(
+    paid: tuple[Api, dict[str, Any], dict[str, str]],
+) -> None:
+    api, _, _ = paid
+    _, bobs = await api.sign_up("Bob")
+    await api.rows(
+        "UPDATE checkout SET expires_at = now() - interval '1 day', created_at = now() - interval '2 d'"
+    )
+    answer = await api.client.post(CHECKOUT, json=STARTER | {"slug": "acme"}, headers=bobs)
+    assert (answer.status_code, answer.json()["type"]) == (409, "urn:berth:problem:slug-taken")

@@ -17,15 +17,10 @@ import psycopg
 import pytest
 
 from sandbox.processes import Daemon
-from tests.integration.platform_api_support import SECRET, deliver, event, until
+from tests.integration.platform_api_support import SECRET, deliver, event, free_port, until
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 COMMAND = (sys.executable, "-m", "platform_api")
-
-
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        return int(probe.getsockname()[1])
 
 
 def environment(folder: Path, database_url: str) -> dict[str, str]:
