@@ -83,17 +83,17 @@ def _present(provided: str) -> bool:
 
 
 @contextmanager
-def _services_stay_off() -> Iterator[None]:
+def _services_stay_off(policy: Path = _SERVICE_POLICY) -> Iterator[None]:
     """Tell Debian's package scripts to start no service (Debian policy 9.3.3: policy-rc.d answers 101)."""
-    if _SERVICE_POLICY.exists():
+    if policy.exists():
         yield
         return
-    _SERVICE_POLICY.write_text("#!/bin/sh\nexit 101\n")
+    policy.write_text("#!/bin/sh\nexit 101\n")
     try:
-        _SERVICE_POLICY.chmod(0o755)
+        policy.chmod(0o755)
         yield
     finally:
-        _SERVICE_POLICY.unlink()
+        policy.unlink()
 
 
 async def _run(command: Sequence[str]) -> str | None:
