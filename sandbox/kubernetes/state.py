@@ -14,7 +14,7 @@ from pathlib import Path
 
 import psutil
 
-from sandbox.kubernetes.layout import SLOTS, ClusterConfig, Layout, preferred_slot
+from sandbox.kubernetes.layout import SLOTS, ClusterConfig, Layout, needed_binaries, preferred_slot
 from sandbox.processes import SandboxError
 
 _RECORD = "cluster.json"
@@ -87,7 +87,9 @@ def fingerprint(config: ClusterConfig) -> str:
     package = Path(__file__).parent
     for file in sorted([*package.glob("*.py"), *package.glob("manifests/*.yaml")]):
         digest.update(file.read_bytes())
-    shape = [config.simulated, config.simulated_nodes, {n: str(p) for n, p in config.binaries.items()}]
+    needed = needed_binaries(simulated=config.simulated, simulated_nodes=config.simulated_nodes)
+    programs = {name: str(config.binaries.get(name)) for name in needed}
+    shape = [config.simulated, config.simulated_nodes, programs]
     digest.update(json.dumps(shape, sort_keys=True).encode())
     return digest.hexdigest()
 

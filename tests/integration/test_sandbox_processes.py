@@ -58,21 +58,19 @@ async def test_pid_of_an_earlier_boot_is_not_ours(tmp_path: Path) -> None:
     assert await kill_strays(tmp_path) == 1
 
 
-async def test_stop_ends_the_children_that_ignore_it(tmp_path: Path) -> None:
+@pytest.mark.parametrize("leader", ["trap '' TERM", "trap 'exit 0' TERM"], ids=["stubborn", "obedient"])
+async def test_stop_ends_children_that_ignore_it(tmp_path: Path, leader: str) -> None:
     ready = tmp_path / "ready"
-    script = (
-        f"trap '' TERM; (trap '' TERM; echo $BASHPID > {ready}.new; mv {ready}.new {ready}; sleep 300) & wait"
-    )
-    daemon = Daemon("stubborn", ["bash", "-c", script], tmp_path)
+    child = f"trap '' TERM; echo $BASHPID > {ready}.new; mv {ready}.new {ready}; sleep 300"
+    daemon = Daemon("leader", ["bash", "-c", f"({child}) & {leader}; wait"], tmp_path)
     daemon.start()
 
     async def child_is_there() -> bool:
         return ready.exists()
 
     await daemon.wait_ready(child_is_there, timeout_seconds=10)
-    child = int(ready.read_text())
-    await daemon.stop(grace_seconds=0.2)
-    assert not _lives(child)
+    await daemon.stop(grace_seconds=0.5)
+    assert not _lives(int(ready.read_text()))
 
 
 async def test_a_lost_pid_file_does_not_hide_a_process(tmp_path: Path) -> None:
