@@ -2,7 +2,7 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from catalogue.schema import PricedPlan, Product
@@ -117,6 +117,8 @@ def test_changing_the_plan_keeps_the_image_that_was_pinned() -> None:
     wanted=st.none() | st.from_regex(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?", fullmatch=True),
     subscription=st.text(min_size=1, max_size=40),
 )
+@example(wanted="a" * 63, subscription="sub_1")
+@example(wanted="a" * 45 + "-" * 17 + "a", subscription="sub_1")
 def test_slug_candidates_are_distinct_dns_labels_and_always_the_same(
     wanted: str | None, subscription: str
 ) -> None:
