@@ -84,7 +84,7 @@ def slug_candidates(wanted: str | None, product: str, subscription_id: str) -> I
     if wanted:
         yield wanted
     for length in (6, 10, 16):
-        yield f"{(wanted or product)[: LABEL_LENGTH - length - 1].rstrip('-')}-{tail[:length]}"
+        yield f"{(wanted or product)[: LABEL_LENGTH - length - 1]}-{tail[:length]}"
 
 
 def _size(bought: PricedPlan) -> Size:
