@@ -51,5 +51,6 @@ class EnvironmentSettings(BaseSettings):
         dotenv_settings: PydanticBaseSettingsSource,
         file_secret_settings: PydanticBaseSettingsSource,
     ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Read arguments, then files, then the environment; nothing else."""
         del dotenv_settings, file_secret_settings
         return init_settings, _FileSource(settings_cls), env_settings

@@ -9,12 +9,16 @@ from pydantic import TypeAdapter
 
 
 class Desired(StrEnum):
+    """What an instance is owed."""
+
     RUNNING = "running"
     SUSPENDED = "suspended"
     DELETED = "deleted"
 
 
 class Phase(StrEnum):
+    """How an instance is, in one word."""
+
     PENDING = "pending"
     PROVISIONING = "provisioning"
     READY = "ready"

@@ -48,7 +48,7 @@ def test_every_command_has_help_and_groups_have_examples(tmp_path: Path) -> None
 @as_root
 def test_works_from_a_read_only_checkout(tmp_path: Path, database_url: str) -> None:
     script = 'mount --bind "$1" "$1" && mount -o remount,bind,ro "$1" && shift && exec "$@"'
-    inside = ["unshare", "--mount", "sh", "-euc", script, "sh", CHECKOUT, BERTH]
+    inside: list[str | Path] = ["unshare", "--mount", "sh", "-euc", script, "sh", CHECKOUT, BERTH]
     settings = {"BERTH_DATABASE_URL": database_url, "BERTH_STATE_DIR": str(tmp_path / "state")}
     for words, expected in (
         (["migrate"], "applied"),

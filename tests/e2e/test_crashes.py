@@ -11,6 +11,7 @@ import httpx
 import pytest
 
 from provisioner.clients.kubernetes import KINDS
+from scripts.demo.customers import Account
 from scripts.demo.services import START_SECONDS, answers
 from tests.e2e.conftest import StartBerth
 from tests.e2e.harness import Berth
@@ -67,7 +68,7 @@ async def test_platform_api_killed_between_commit_and_answer_loses_and_doubles_n
         assert deliveries
 
 
-async def buy_one_after_another(berth: Berth, names: list[str]) -> list[object]:
+async def buy_one_after_another(berth: Berth, names: list[str]) -> list[Account]:
     return [await berth.buy(name) for name in names]
 
 

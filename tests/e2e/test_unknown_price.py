@@ -76,13 +76,12 @@ async def parked_item(berth: Berth) -> Row | None:
 
 async def berth_command(berth: Berth, *words: str) -> str:
     """Run `berth …` against the platform's database and return what it prints."""
-    done = await asyncio.to_thread(
-        subprocess.run,
-        [Path(sys.executable).with_name("berth"), *words],
+    process = await asyncio.create_subprocess_exec(
+        Path(sys.executable).with_name("berth"),
+        *words,
         env=os.environ | berth.services.environment(),
-        check=True,
-        capture_output=True,
-        text=True,
-        timeout=30,
+        stdout=subprocess.PIPE,
     )
-    return done.stdout
+    printed, _ = await asyncio.wait_for(process.communicate(), 60)
+    assert process.returncode == 0
+    return printed.decode()
