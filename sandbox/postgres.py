@@ -54,13 +54,11 @@ _NOT_DURABLE = """\
 fsync = off
 synchronous_commit = off
 full_page_writes = off
+autovacuum = off
 """
 # The role owns its database and may make databases and roles, as the tests and migrations do; no superuser.
-# createrole_self_grant lets it act as the roles it makes, as a superuser could.
 _BOOTSTRAP = f"""\
 CREATE ROLE {USER} LOGIN CREATEDB CREATEROLE PASSWORD '%s';
-
-ALTER ROLE {USER} SET createrole_self_grant = 'set, inherit';
 
 CREATE DATABASE {DATABASE} OWNER {USER};
 """

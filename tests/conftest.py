@@ -48,7 +48,7 @@ class PostgresServer:
         return self.url.removesuffix(postgres.DATABASE) + database
 
     def run_sql(self, statement: sql.Composed) -> None:
-        with psycopg.connect(self.url, autocommit=True, connect_timeout=10) as conn:
+        with psycopg.connect(self.url, autocommit=True, connect_timeout=30) as conn:
             conn.execute(statement)
 
 
@@ -79,7 +79,7 @@ def postgres_server() -> Iterator[PostgresServer]:
 @pytest.fixture
 def empty_database_url(postgres_server: PostgresServer) -> Iterator[str]:
     """URL of a database without tables, dropped after the test."""
-    yield from _database(postgres_server, "template1")
+    yield from _database(postgres_server, "template0")
 
 
 @pytest.fixture
