@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -65,7 +65,8 @@ async def receiver(*statuses: int) -> AsyncIterator[Receiver]:
     lent: list[Receiver] = []
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        await lent[0].answer(reader, writer)
+        with suppress(asyncio.IncompleteReadError, ConnectionError):  # the sender gave up
+            await lent[0].answer(reader, writer)
 
     server = await asyncio.start_server(serve, "127.0.0.1", 0)
     async with server:

@@ -45,16 +45,16 @@ async def send(server: Server, message: EmailMessage, recipients: list[str] | No
 
 
 async def test_what_is_sent_is_found_by_recipient(server: Server, http: httpx.AsyncClient) -> None:
-    await send(server, mail("ada@example.com", html="<p>ready</p>"))
+    await send(server, mail("Ada@example.com", html="<p>ready</p>"))
     await send(server, mail("bob@example.com", "Ünïcode"), ["bob@example.com", "hidden@example.com"])
 
     every = (await http.get("/api/messages")).json()["data"]
-    adas = (await http.get("/api/messages", params={"to": "ADA@example.com"})).json()["data"]
+    adas = (await http.get("/api/messages", params={"to": "ada@EXAMPLE.com"})).json()["data"]
     hidden = (await http.get("/api/messages", params={"to": "hidden@example.com"})).json()["data"]
 
     assert [one["subject"] for one in every] == ["Ünïcode", "Your instance is ready"]
     (found,) = adas
-    assert (found["from"], found["to"]) == ("berth@example.com", ["ada@example.com"])
+    assert (found["from"], found["to"]) == ("berth@example.com", ["Ada@example.com"])
     assert found["text"] == "Grüße: open http://acme.apps.localhost\n"
     assert found["html"].strip() == "<p>ready</p>"
     assert (hidden[0]["subject"], hidden[0]["html"]) == ("Ünïcode", None)

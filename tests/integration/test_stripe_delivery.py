@@ -2,6 +2,7 @@
 
 import asyncio
 import sys
+import time
 from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -30,7 +31,7 @@ from tests.integration.stripe_tools import (
     receiver,
 )
 
-QUICK = DeliveryPolicy(first_retry=0.05, longest_retry=0.2, timeout=2.0)
+QUICK = DeliveryPolicy(first_retry=0.05, longest_retry=0.2)
 
 
 async def listen(api: stripe.StripeClient, hook: Receiver, *types: str) -> str:
@@ -124,7 +125,7 @@ async def test_retries_begin_after_a_second_double_and_end() -> None:
 
 
 async def test_silence_and_refusal_count_as_failures_and_delay_no_other() -> None:
-    impatient = replace(QUICK, timeout=0.3, most_attempts=1)
+    impatient = replace(QUICK, timeout=4.0, most_attempts=1)
     async with (
         serve(policy=impatient) as server,
         client(server.url) as api,
@@ -140,7 +141,7 @@ async def test_silence_and_refusal_count_as_failures_and_delay_no_other() -> Non
         outcomes = [(one["state"], one["attempts"][0]["error"]) for one in deliveries[::-1]]
         by_error = {str(error).split(":")[0]: state for state, error in outcomes}
         assert by_error == {
-            "No answer within 0.3 s": "failed",
+            "No answer within 4 s": "failed",
             "ConnectError": "failed",
             "None": "delivered",
         }
@@ -221,12 +222,13 @@ async def test_delayed_deliveries_come_no_sooner() -> None:
     async with serve() as server, client(server.url) as api, receiver() as hook:
         await listen(api, hook)
         await control(server.url, "POST", "faults", {"delay_seconds": 0.5})
-        made = await api.v1.customers.create_async({"name": "x"})
+        asked = time.time()
+        await api.v1.customers.create_async({"name": "x"})
 
         await hook.wait_for(1)
 
         (delivery,) = await settled(server.url)
-        assert delivery["attempts"][0]["at"] >= made.created + 0.5
+        assert delivery["attempts"][0]["at"] >= asked + 0.5
 
 
 async def test_a_tampered_body_fails_its_signature_and_is_made_good_later() -> None:
