@@ -168,7 +168,9 @@ def test_texts_arrive_as_they_are() -> None:
 
 
 def test_numbers_are_not_written_in_scientific_notation() -> None:
-    assert pod_of(render(CASES["big numbers"]))["spec"]["securityContext"]["runAsUser"] == 4294967294
+    security = pod_of(render(CASES["big numbers"]))["spec"]["securityContext"]
+    for key in ("runAsUser", "runAsGroup", "fsGroup"):
+        assert repr(security[key]) == "4294967294"
 
 
 def test_the_ingress_serves_the_instances_host() -> None:

@@ -28,6 +28,14 @@ def test_invariant_6_every_instance_name_and_version_has_another_secret(
     assert len(secrets) == len(keys)
 
 
+def test_invariant_6_each_part_of_a_secrets_name_matters_where_it_stands() -> None:
+    secrets = {
+        derive(ROOT, *parts)
+        for parts in (("ab", "c", 1), ("a", "bc", 1), ("ab", "c", 2), ("c", "ab", 1), ("ab1", "c", 1))
+    }
+    assert len(secrets) == 5
+
+
 def test_invariant_6_another_root_key_gives_other_secrets() -> None:
     assert derive(ROOT, "i", "n") != derive(RootKey(ROOT.value + b"!"), "i", "n")
 
