@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
+import hypothesis
 import psycopg
 import pytest
 from psycopg import AsyncConnection, sql
@@ -22,6 +23,12 @@ from migrations.runner import migrate
 from sandbox import postgres
 
 _TEMPLATE = "berth_template"
+
+
+def pytest_configure() -> None:
+    # A busy machine is slow, which is no defect; each test's timeout bounds it.
+    hypothesis.settings.register_profile("berth", deadline=None)
+    hypothesis.settings.load_profile("berth")
 
 
 @dataclass(frozen=True, slots=True)
