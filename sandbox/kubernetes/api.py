@@ -14,7 +14,7 @@ import yaml
 from sandbox.processes import SandboxError
 
 _MANIFESTS = Path(__file__).parent / "manifests"
-_TIMEOUT_SECONDS = 10.0
+_TIMEOUT_SECONDS = 30.0
 
 # Where each kind lives; a namespaced one's path holds {namespace}.
 _PATHS = {
