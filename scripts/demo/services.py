@@ -2,7 +2,8 @@
 
 import secrets
 import sys
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -128,10 +129,10 @@ class Services:
         for daemon, url in ((self.stripe_api, self.stripe_url), (self.mailbox, self.mailbox_url)):
             daemon.start()
             await daemon.wait_ready(partial(answers, url), START_SECONDS)
-        client = stripe_client(self.stripe_url)
-        await ensure_prices(client, list(wanted_prices(load_catalogue(), NEGOTIATED)))
         hook, file = f"{self.api_url}/webhooks/stripe", self.webhook_secret_file
-        secret = await ensure_webhook(client, hook, secret_known=file.exists())
+        async with stripe_client(self.stripe_url) as client:
+            await ensure_prices(client, list(wanted_prices(load_catalogue(), NEGOTIATED)))
+            secret = await ensure_webhook(client, hook, secret_known=file.exists())
         if secret is not None:
             write_private(file, secret)
 
@@ -165,9 +166,14 @@ class Services:
         return Daemon(name, command, self.folder, environment, working_directory=self.folder)
 
 
-def stripe_client(url: str) -> StripeClient:
-    """Return the official client, pointed at the stand-in."""
-    return StripeClient(STRIPE_KEY, base_addresses={"api": url}, http_client=HTTPXClient(timeout=10.0))
+@asynccontextmanager
+async def stripe_client(url: str) -> AsyncIterator[StripeClient]:
+    """Open the official client, pointed at the stand-in."""
+    http = HTTPXClient(timeout=10.0)
+    try:
+        yield StripeClient(STRIPE_KEY, base_addresses={"api": url}, http_client=http)
+    finally:
+        await http.close_async()
 
 
 async def answers(url: str) -> bool:

@@ -47,7 +47,8 @@ async def duplicate_deliveries(berth: Berth, times: int) -> None:
 
 async def replay_all_events(berth: Berth) -> None:
     """Deliver every event Stripe knows once more, all at once, signed now."""
-    events = await stripe_client(berth.services.stripe_url).v1.events.list_async({"limit": 100})
+    async with stripe_client(berth.services.stripe_url) as client:
+        events = await client.v1.events.list_async({"limit": 100})
     secret = berth.services.webhook_secret_file.read_text(encoding="utf-8")
     answers = await asyncio.gather(*(deliver(berth, str(event), secret) for event in events.data))
     assert {answer.status_code for answer in answers} == {200}

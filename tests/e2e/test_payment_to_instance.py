@@ -72,7 +72,7 @@ async def test_the_customer_is_told_once(start_berth: StartBerth) -> None:
             answer = await web.get(
                 f"{berth.services.mailbox_url}/api/messages", params={"to": account.buyer.email}
             )
-            found: list[object] = answer.json()["messages"]
+            found: list[object] = answer.json()["data"]
             return found or None
 
         assert len(await until(mails, 20, berth.describe)) == 1

@@ -52,20 +52,20 @@ async def test_an_unknown_price_parks_with_its_remedy_and_queue_retry_completes_
 
 async def subscribe_to_unlisted_price(berth: Berth, subscription_id: str) -> str:
     """Move the subscription to a price made by hand at Stripe; return the price's id."""
-    stripe = stripe_client(berth.services.stripe_url)
-    subscription = await stripe.v1.subscriptions.retrieve_async(subscription_id)
-    item = subscription["items"]["data"][0]
-    price = await stripe.v1.prices.create_async(
-        {
-            "product": item["price"]["product"],
-            "currency": "usd",
-            "unit_amount": 1234,
-            "recurring": {"interval": "month"},
-        }
-    )
-    await stripe.v1.subscriptions.update_async(
-        subscription_id, {"items": [{"id": item["id"], "price": price.id}]}
-    )
+    async with stripe_client(berth.services.stripe_url) as stripe:
+        subscription = await stripe.v1.subscriptions.retrieve_async(subscription_id)
+        item = subscription["items"]["data"][0]
+        price = await stripe.v1.prices.create_async(
+            {
+                "product": item["price"]["product"],
+                "currency": "usd",
+                "unit_amount": 1234,
+                "recurring": {"interval": "month"},
+            }
+        )
+        await stripe.v1.subscriptions.update_async(
+            subscription_id, {"items": [{"id": item["id"], "price": price.id}]}
+        )
     return price.id
 
 
