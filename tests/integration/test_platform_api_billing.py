@@ -128,10 +128,13 @@ async def test_without_a_slug_one_is_made_from_the_customers_name(api: Api) -> N
     assert answer.json()["slug"].startswith("ada-s-workshop-")
 
 
-async def test_the_same_again_gives_the_same_checkout(api: Api, standin: Stripe) -> None:
+@pytest.mark.parametrize("slug", [{"slug": "ada"}, {}])
+async def test_the_same_again_gives_the_same_checkout(
+    api: Api, standin: Stripe, slug: dict[str, str]
+) -> None:
     _, headers = await api.sign_up()
     answers = await asyncio.gather(
-        *(api.client.post(CHECKOUT, json=STARTER | {"slug": "ada"}, headers=headers) for _ in range(4))
+        *(api.client.post(CHECKOUT, json=STARTER | slug, headers=headers) for _ in range(4))
     )
     assert [answer.status_code for answer in answers] == [201] * 4
     assert len({answer.json()["url"] for answer in answers}) == 1
