@@ -19,7 +19,8 @@ from provisioner.workqueue import WorkQueue
 
 Pool = AsyncConnectionPool[AsyncConnection[Any]]
 LEASE = timedelta(seconds=30)
-PATIENCE = 15.0
+# An upper bound only, for machines that do much else at the same time; seconds.
+PATIENCE = 60.0
 
 
 async def put(pool: Pool, *keys: str, kind: Kind = Kind.INSTANCE) -> None:
