@@ -69,11 +69,11 @@ def _kubernetes(name: str, expected_seconds: float) -> Binary:
 
 
 def _declared() -> Iterator[Binary]:
-    yield _kubernetes("kube-apiserver", 250)
-    yield _kubernetes("kube-controller-manager", 80)
-    yield _kubernetes("kube-scheduler", 8)
-    yield _kubernetes("kubelet", 30)
-    yield _kubernetes("kube-proxy", 11)
+    yield _kubernetes("kube-apiserver", 280)
+    yield _kubernetes("kube-controller-manager", 70)
+    yield _kubernetes("kube-scheduler", 7)
+    yield _kubernetes("kubelet", 20)
+    yield _kubernetes("kube-proxy", 8)
     yield Binary(
         name="etcd",
         version="v3.6.8",
@@ -92,7 +92,7 @@ def _declared() -> Iterator[Binary]:
         version="v1.15.0",
         module="go/addons",
         package="berth.local/sandbox/addons/coredns",
-        expected_seconds=75,
+        expected_seconds=120,
         version_args=("-version",),
         own=True,
     )
@@ -101,7 +101,7 @@ def _declared() -> Iterator[Binary]:
         version="v0.8.0",
         module="go/addons",
         package="sigs.k8s.io/kwok/cmd/kwok",
-        expected_seconds=75,
+        expected_seconds=40,
         version_args=("--version",),
     )
     yield Binary(
@@ -118,7 +118,7 @@ def _declared() -> Iterator[Binary]:
         version="v0.22.0",
         module="go/addons",
         package="github.com/zalando/skipper/cmd/skipper",
-        expected_seconds=115,
+        expected_seconds=40,
         ldflags=("-X main.version=v0.22.0",),
         version_args=("-version",),
     )
@@ -127,7 +127,7 @@ def _declared() -> Iterator[Binary]:
         version="v2.1.0",
         module="go/addons",
         package="github.com/cloudnativelabs/kube-router/v2/cmd/kube-router",
-        expected_seconds=116,
+        expected_seconds=45,
         ldflags=("-X github.com/cloudnativelabs/kube-router/v2/pkg/version.Version=v2.1.0",),
         version_args=("--version",),
     )
@@ -136,13 +136,13 @@ def _declared() -> Iterator[Binary]:
         version="v4.3.1",
         module="go/helm",
         package="helm.sh/helm/v4/cmd/helm",
-        expected_seconds=120,
+        expected_seconds=150,
         ldflags=("-X helm.sh/helm/v4/internal/version.version=v4.3.1",),
         release=Release(_HELM_RELEASE, checksums=f"{_HELM_RELEASE}.sha256sum", member="linux-{arch}/helm"),
         version_args=("version", "--short"),
     )
     yield Binary("pause", "1", "go/pause", "berth.local/sandbox/pause", expected_seconds=2, own=True)
-    yield Binary("sample", "1", "sample_app", "berth.local/sandbox/sample", expected_seconds=15, own=True)
+    yield Binary("sample", "1", "sample_app", "berth.local/sandbox/sample", expected_seconds=3, own=True)
 
 
 BINARIES: Mapping[str, Binary] = {binary.name: binary for binary in _declared()}

@@ -132,7 +132,9 @@ async def test_what_a_killed_build_left_is_cleared_away(tmp_path: Path, greeter:
 async def test_go_settings_of_the_caller_change_nothing(
     tmp_path: Path, greeter: Binary, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("GOFLAGS", "-mod=vendor -tags=surprise")
+    surprise = '//go:build surprise\n\npackage main\n\nfunc init() { version = "surprise" }\n'
+    (greeter.folder / "surprise.go").write_text(surprise)
+    monkeypatch.setenv("GOFLAGS", "-tags=surprise")
     monkeypatch.setenv("GOOS", "windows")
     monkeypatch.setenv("GOWORK", str(tmp_path / "go.work"))
     found = await ensure(["greeter"], Steps(), cache=tmp_path, binaries=_programs(greeter))
