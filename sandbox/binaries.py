@@ -59,7 +59,10 @@ async def ensure(
         SandboxError: one cannot be had here; says what to do.
     """
     folder = (cache or cache_directory()) / "bin"
-    wanted = [binary for name, binary in binaries.items() if name in set(names)]
+    asked = set(names)
+    if unknown := asked - binaries.keys():
+        raise SandboxError(f"no such program: {', '.join(sorted(unknown))}: choose of {', '.join(binaries)}")
+    wanted = [binary for name, binary in binaries.items() if name in asked]
     with _clear_errors(folder):
         folder.mkdir(parents=True, exist_ok=True)
         found = await _find(wanted, folder)

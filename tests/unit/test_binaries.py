@@ -111,6 +111,11 @@ async def test_asked_for_several_each_has_its_step_and_the_order_is_the_declared
     assert list(found) == ["greeter", "twin"]
 
 
+async def test_an_unknown_name_is_not_passed_over(tmp_path: Path, greeter: Binary) -> None:
+    with pytest.raises(SandboxError, match="no such program: typo: choose of greeter"):
+        await ensure(iter(["greeter", "typo"]), Steps(), cache=tmp_path, binaries=_programs(greeter))
+
+
 async def test_two_runs_at_once_build_once(tmp_path: Path, greeter: Binary) -> None:
     runs = [Steps(), Steps()]
     found = await asyncio.gather(
