@@ -7,9 +7,9 @@ from typing import Any
 
 import stripe
 import structlog
-from catalogue.schema import Catalogue
 from pydantic import SecretStr
 
+from catalogue.schema import Catalogue
 from platform_api.app import make_app
 from platform_api.database import make_pool
 from platform_api.health import to_yaml

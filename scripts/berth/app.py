@@ -4,8 +4,8 @@ import sys
 
 import psycopg
 import typer
-from catalogue.loader import CatalogueError
 
+from catalogue.loader import CatalogueError
 from migrations.runner import MigrationError
 from provisioner.contract.errors import PermanentError, TemporaryError
 from provisioner.contract.settings import SettingsError

@@ -4,8 +4,9 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Final
 
-from catalogue.schema import Catalogue
 from stripe import StripeClient
+
+from catalogue.schema import Catalogue
 
 EVENTS: Final = (
     "checkout.session.completed",

@@ -4,9 +4,9 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+
 from catalogue.loader import CatalogueError, load_catalogue
 from catalogue.schema import json_schema
-
 from scripts.berth.output import JsonFlag, console, errors, print_json
 
 app = typer.Typer(no_args_is_help=True, help="Check what is sold.")
