@@ -57,7 +57,7 @@ class Pass:
 
 def status(found: Pass, before: Status, now: datetime) -> Status:
     """Return the status after a pass; what did not turn keeps its `since`."""
-    workload = workload_finding(found)
+    workload = workload_finding(found, now)
     ready = _ready(found, workload, before)
     findings = {
         "Isolated": _isolated(found),
@@ -155,16 +155,18 @@ def _condition(name: str, finding: Finding, before: Status, now: datetime) -> Co
     return Condition(name, finding.good, finding.reason, finding.message, since)
 
 
-def workload_finding(found: Pass) -> Finding:
+def workload_finding(found: Pass, now: datetime) -> Finding:
     """Say whether the app runs as it should, or the most telling reason why not."""
     findings = [
-        _workload(found, manifest) for manifest in found.target.workload if manifest["kind"] in _WORKLOADS
+        _workload(found, manifest, now)
+        for manifest in found.target.workload
+        if manifest["kind"] in _WORKLOADS
     ]
     bad = sorted((finding for finding in findings if not finding.good), key=lambda finding: finding.rank)
     return bad[0] if bad else _good("Running", "the app answers its health check")
 
 
-def _workload(found: Pass, manifest: Object) -> Finding:
+def _workload(found: Pass, manifest: Object, now: datetime) -> Finding:
     known = found.observed.get(ref(manifest))
     if known is None:
         return _bad("NotStarted", "the app is not started yet")
@@ -178,7 +180,7 @@ def _workload(found: Pass, manifest: Object) -> Finding:
     pods = list(_live(found.observed))
     if not pods:
         return _no_pods(counts)
-    return min((_pod(found, pod) for pod in pods), key=lambda finding: finding.rank)
+    return min((_pod(found, pod, now) for pod in pods), key=lambda finding: finding.rank)
 
 
 def _no_pods(counts: Mapping[str, Any]) -> Finding:
@@ -191,13 +193,15 @@ def _no_pods(counts: Mapping[str, Any]) -> Finding:
     return _bad("PodRefused", f"the cluster refuses the app's pod: {detail}", 1)
 
 
-def _pod(found: Pass, pod: Object) -> Finding:
+def _pod(found: Pass, pod: Object, now: datetime) -> Finding:
     counts = pod.get("status") or {}
     scheduled = _of_type(counts.get("conditions", ()), "PodScheduled")
     if scheduled is not None and scheduled.get("status") == "False":
         return _unscheduled(found.observed, _short(scheduled.get("message", "")))
     containers = [*counts.get("initContainerStatuses", ()), *counts.get("containerStatuses", ())]
-    findings = [_container(found.spec, container) for container in containers if not container.get("ready")]
+    findings = [
+        _container(found.spec, container, now) for container in containers if not container.get("ready")
+    ]
     return min(findings, key=lambda finding: finding.rank, default=_bad("Starting", "the app is starting"))
 
 
@@ -213,10 +217,10 @@ def _unscheduled(observed: Observed, detail: str) -> Finding:
     return _bad("Unschedulable", f"no host has room for the app: {detail}", 3)
 
 
-def _container(spec: InstanceSpec, container: Mapping[str, Any]) -> Finding:
+def _container(spec: InstanceSpec, container: Mapping[str, Any], now: datetime) -> Finding:
     state: Mapping[str, Any] = container.get("state") or {}
     ended = state.get("terminated") or (container.get("lastState") or {}).get("terminated")
-    if "running" in state and container.get("started"):
+    if "running" in state and container.get("started") and not _just_started(spec, state["running"], now):
         message = f"the app runs but does not answer GET {spec.probe.path} on port {spec.port}"
         return _bad("ProbeFailing", message, 4)
     blocked = _blocked(container.get("image") or spec.image, state.get("waiting") or {})
@@ -225,6 +229,13 @@ def _container(spec: InstanceSpec, container: Mapping[str, Any]) -> Finding:
     if ended:
         return _ended(ended)
     return _bad("Starting", f"waiting for the app's first answer to GET {spec.probe.path}", 5)
+
+
+def _just_started(spec: InstanceSpec, running: Mapping[str, Any], now: datetime) -> bool:
+    """Whether the health check has not yet had the time to fail as often as makes it count."""
+    started = running.get("startedAt")
+    patience = timedelta(seconds=spec.probe.period * spec.probe.failure_threshold)
+    return started is not None and now - datetime.fromisoformat(started) < patience
 
 
 def _blocked(image: str, waiting: Mapping[str, Any]) -> Finding | None:

@@ -4,7 +4,7 @@ import asyncio
 import json
 import re
 import time
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -73,8 +73,13 @@ async def sign_up(client: httpx.AsyncClient, buyer: Buyer) -> Account:
     return Account(buyer, created["id"], created["token"])
 
 
-async def pay(client: httpx.AsyncClient, account: Account) -> Account:
-    """Open Checkout and pay on Stripe's hosted page, as a browser would."""
+async def buy(client: httpx.AsyncClient, account: Account) -> Account:
+    """Open Checkout and pay there."""
+    return await pay(client, account, await open_checkout(client, account))
+
+
+async def open_checkout(client: httpx.AsyncClient, account: Account) -> str:
+    """Ask the platform for a Checkout; return its page's address."""
     buyer = account.buyer
     checkout = await _call(
         client,
@@ -83,17 +88,22 @@ async def pay(client: httpx.AsyncClient, account: Account) -> Account:
         token=account.token,
         body={"product": buyer.product, "plan": buyer.plan, "interval": buyer.interval, "slug": buyer.slug},
     )
-    page = await client.get(checkout["url"])
+    return str(checkout["url"])
+
+
+async def pay(client: httpx.AsyncClient, account: Account, url: str) -> Account:
+    """Pay on Stripe's hosted page, as a browser would; return the account with the moment of payment."""
+    page = await client.get(url)
     page.raise_for_status()
     action = re.search(r'<form[^>]*action="([^"]*)"', page.text)
     target = page.url.join(action.group(1)) if action and action.group(1) else page.url
     paid = await client.post(target, data={"card_number": CARD_THAT_PAYS}, follow_redirects=False)
     if paid.status_code != httpx.codes.SEE_OTHER:
         raise CommandError(
-            f"paying for {buyer.name} ended with HTTP {paid.status_code} instead of a redirect",
+            f"paying for {account.buyer.name} ended with HTTP {paid.status_code} instead of a redirect",
             "see the stand-in's log with: berth sandbox status",
         )
-    return Account(buyer, account.customer_id, account.token, time.time())
+    return replace(account, paid_at=time.time())
 
 
 async def instances(client: httpx.AsyncClient, account: Account) -> list[dict[str, Any]]:

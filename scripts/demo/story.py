@@ -74,7 +74,7 @@ async def _buy(story: Story, api: httpx.AsyncClient, journey: Journey) -> Accoun
         story.accounts.save(account)
     if account.paid_at is None:
         journey.reach("checkout")
-        account = await customers.pay(api, account)
+        account = await customers.buy(api, account)
         story.accounts.save(account)
         journey.reach("paid")
     return account

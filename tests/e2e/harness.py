@@ -34,7 +34,7 @@ class Berth:
     async def buy(self, name: str, plan: str = "starter", product: str = "mindroom") -> Account:
         """Let a new customer `name` sign up and pay."""
         buyer = Buyer(name, f"{name}@customers.example", name, product, plan)
-        return await customers.pay(self.api, await customers.sign_up(self.api, buyer))
+        return await customers.buy(self.api, await customers.sign_up(self.api, buyer))
 
     async def rows(self, query: str, *arguments: object) -> list[Row]:
         """Run one query on the platform's database."""

@@ -22,6 +22,7 @@ from tests.instance_specs import SPEC, default_target, renderer, spec
 from tests.unit.cluster_model import ClusterModel
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
+JUST_NOW = "2025-12-31T23:59:50Z"
 TARGET = default_target()
 DEPLOYMENT = Ref("Deployment", "mindroom")
 NEW = Status(Phase.PENDING, ())
@@ -131,6 +132,11 @@ def failed_creation(message: str) -> Object:
             "ProbeFailing",
             "GET /healthz on port 8080",
         ),
+        (
+            observed({}, pod(ready=False, started=True, state={"running": {"startedAt": JUST_NOW}})),
+            "Starting",
+            "first answer to GET /healthz",
+        ),
         (observed({}, waiting("ContainerCreating")), "Starting", ""),
         (
             observed({}, unscheduled("0/3 nodes are available: 3 Insufficient memory.")),
@@ -163,7 +169,7 @@ def failed_creation(message: str) -> Object:
     ],
 )
 def test_what_is_wrong_is_said_in_words(found: Observed, reason: str, words: str) -> None:
-    finding = workload_finding(passed(found))
+    finding = workload_finding(passed(found), NOW)
     assert finding.reason == reason
     assert words in finding.message
     assert finding.good is (reason == "Running")
