@@ -12,7 +12,7 @@ from psycopg_pool import AsyncConnectionPool
 from pydantic import ValidationError
 
 from provisioner.clients.helm import Charts
-from provisioner.clients.kubernetes import KubernetesClient
+from provisioner.clients.kubernetes import KubernetesClient, QuotaRefusedError
 from provisioner.contract.errors import PermanentError
 from provisioner.contract.spec import CONDITIONS, SPEC, Desired, InstanceSpec, Phase
 from provisioner.emails import Template, write_email
@@ -105,7 +105,7 @@ class InstanceHandler:
         try:
             target = await self._renderer.target(spec)
             found = await self._reconcile(spec, target)
-        except PermanentError as error:
+        except (PermanentError, QuotaRefusedError) as error:
             await self._record(lease, row, refused(row.status, str(error), datetime.now(UTC)))
             raise
         now = datetime.now(UTC)

@@ -87,6 +87,14 @@ class GoneError(TemporaryError):
     """The resource version to continue from is too old: list again."""
 
 
+class QuotaRefusedError(TemporaryError):
+    """A quota leaves no room now.
+
+    It may be full of the very object that was asked for, whose creation by a process that died (or another
+    that raced) is not observed yet: the next observation tells.
+    """
+
+
 class RefusedError(PermanentError):
     """The API server understood and refused: `reason` is its word, the message its sentence."""
 
@@ -354,6 +362,8 @@ def _raise_status(code: int, status: Mapping[str, Any], call: str, retry_after: 
             raise GoneError(f"{call}: {message}")
         case 403 if "NamespaceTerminating" in causes:
             raise TemporaryError(f"{call}: {message}")
+        case 403 if "exceeded quota" in message:
+            raise QuotaRefusedError(f"Kubernetes refused {call}: {message}")
         case 401:
             # Credentials are the operator's to mend, once for all instances: parking each would hide that.
             raise TemporaryError(f"the Kubernetes API does not accept our credentials ({call}): renew them")

@@ -41,6 +41,7 @@ _API_SECONDS = 120.0
 _READY_SECONDS = 120.0
 _API_STOP_SECONDS = 2.0
 _PROBE_SECONDS = 0.2
+_MEND_TRIES = 3
 _PROBE_TIMEOUT_SECONDS = 2.0
 
 
@@ -168,15 +169,24 @@ async def _kept(config: ClusterConfig, progress: Progress) -> Layout | None:
         if not config.simulated and not node.namespaces(layout).is_running():
             return None
         with progress.step("Restart what has ended of Kubernetes", 5):
-            try:
-                await _start(layout, progress, set())
-            except SandboxError:
+            if not await _mended(layout, progress):
                 return None
     fresh = _changed_images(config, record)
     if fresh:
         await _import_images(layout, fresh, progress)
         save_record(config.state_dir, replace(record, images=image_stamps(config)))
     return layout
+
+
+async def _mended(layout: Layout, progress: Progress) -> bool:
+    # A process that was just killed may look alive at the first try, and a cluster holds data: try again.
+    for _ in range(_MEND_TRIES):
+        try:
+            await _start(layout, progress, set())
+        except SandboxError:
+            continue
+        return True
+    return False
 
 
 async def _made_anew(config: ClusterConfig, progress: Progress) -> Layout:

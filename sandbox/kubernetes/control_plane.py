@@ -80,6 +80,8 @@ def controller_manager(layout: Layout, enter: Sequence[str] = ()) -> Daemon:
     options = [
         *_served_on(layout, "controller-manager", pki.CONTROLLER_MANAGER),
         *_CLIENT_RATE,
+        # a stopped API server or a busy machine must not look like a dead node
+        "--node-monitor-grace-period=5m",
         "--concurrent-deployment-syncs=20",
         "--concurrent-replicaset-syncs=20",
         "--concurrent-statefulset-syncs=20",

@@ -261,7 +261,9 @@ def _cni_settings(layout: Layout) -> Path:
 def _write(layout: Layout, name: str, text: str) -> Path:
     file = layout.settings / name
     file.parent.mkdir(parents=True, exist_ok=True)
-    file.write_text(text)
+    # kube-proxy watches its own and ends when it is written, even with the same words
+    if not file.exists() or file.read_text() != text:
+        file.write_text(text)
     return file
 
 

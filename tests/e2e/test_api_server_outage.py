@@ -32,6 +32,6 @@ async def test_invariant_05_unknown_is_not_down(start_berth: StartBerth) -> None
 
         assert [row for row in during if row["id"] == before[0]["id"]] == before
         assert {row["phase"] for row in during} == {"ready", "pending"}
-        await berth.wait_ready(2)
+        await berth.wait_ready(2, 180)  # Kubernetes' own controllers back off too
         events = await berth.rows("SELECT reason FROM instance_event WHERE instance_id = %s", before[0]["id"])
         assert not [event for event in events if "degraded" in event["reason"].lower()]

@@ -38,7 +38,9 @@ async def test_recycled_pid_of_a_stranger_is_neither_ours_nor_killed(tmp_path: P
     daemon = Daemon("sleeper", SLEEP, tmp_path)
     os.kill(daemon.start(), signal.SIGKILL)
     identity = json.loads(daemon.pid_file.read_text())
-    daemon.pid_file.write_text(json.dumps({**identity, "pid": stranger.pid}))
+    daemon.pid_file.write_text(
+        json.dumps({**identity, "pid": stranger.pid, "started": identity["started"] - 1})
+    )
     assert not daemon.is_running()
     await daemon.stop()
     await kill_strays(tmp_path)

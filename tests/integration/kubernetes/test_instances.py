@@ -10,7 +10,7 @@ from psycopg.rows import dict_row
 from psycopg.types.json import Jsonb
 
 from provisioner.clients.helm import Charts
-from provisioner.clients.kubernetes import KubernetesClient
+from provisioner.clients.kubernetes import KINDS, KubernetesClient
 from provisioner.contract.errors import PermanentError, TemporaryError
 from provisioner.contract.ids import new_id
 from provisioner.contract.queue import Kind, enqueue
@@ -362,6 +362,35 @@ async def test_an_impossible_quota_is_told_in_words(instance: Instance, operator
 
     await instance.handled_until(is_told)
     assert "exceeded quota" in (await instance.condition("WorkloadReady"))["message"]
+
+
+async def test_a_quota_that_is_full_for_now_is_told_and_tried_again(
+    instance: Instance, operator: Operator
+) -> None:
+    """As when a killed provisioner's claim is counted already, but not observed yet."""
+    client, space = instance.handler.client, instance.spec.namespace
+    await client.apply(namespace(instance.spec))
+    quotas = f"/api/v1/namespaces/{space}/resourcequotas"
+    quota = {"metadata": {"name": "full"}, "spec": {"hard": {"persistentvolumeclaims": "0"}}}
+    await operator.post(quotas, {"apiVersion": "v1", "kind": "ResourceQuota", **quota})
+
+    async def is_counted() -> bool:
+        return "used" in (await operator.get(f"{quotas}/full"))["status"]
+
+    await until(is_counted)
+    with pytest.raises(TemporaryError, match="exceeded quota"):
+        await instance.applied()
+    assert (await instance.condition("Applied"))["reason"] == "Refused"
+
+    found = await client.get(KINDS["ResourceQuota"], space, "full")
+    await client.delete(KINDS["ResourceQuota"], space, "full", uid=found["metadata"]["uid"])
+
+    async def is_applied() -> bool:
+        with suppress(TemporaryError):  # admission remembers the quota for a moment
+            await instance.handle()
+        return instance.observed().get(DEPLOYMENT) is not None
+
+    await until(is_applied)
 
 
 async def test_a_refused_manifest_is_recorded_and_parks_the_instance(
