@@ -1,37 +1,39 @@
 # Everything a newcomer runs. Each target sets up what it needs.
 SHELL := /bin/bash
 export UV_PYTHON_DOWNLOADS ?= never
-RUN := uv run --frozen
+UV := $(shell scripts/setup.sh)
+$(if $(UV),,$(error the set-up failed; the reason stands above))
+RUN = "$(UV)" run --frozen
+ROUNDS ?= 10
 
-.PHONY: demo demo-stop test check format bench soak setup
-demo: setup
+.PHONY: demo demo-stop test check format bench soak
+demo:
 	$(RUN) berth demo
 
-demo-stop: setup
+demo-stop:
 	$(RUN) berth demo --stop
 
-test: setup
+test:
 	$(RUN) berth sandbox install
 	$(RUN) pytest $(ARGS)
 
-check: setup
+check:
 	$(RUN) ruff format --check .
 	$(RUN) ruff check .
 	$(RUN) mypy
 	$(RUN) lint-imports
 
-format: setup
+format:
 	$(RUN) ruff format .
 	$(RUN) ruff check --fix .
 
-bench: setup
+bench:
 	$(RUN) berth sandbox install
 	$(RUN) python -m tests.bench $(ARGS)
 
-soak: setup
+# Kills, outages and replays, over and over: ROUNDS=100 make soak
+soak:
 	$(RUN) berth sandbox install
-	BERTH_SOAK=1 $(RUN) pytest tests -m "cluster" $(ARGS)
-
-setup:
-	@command -v uv >/dev/null || python3 -m pip install --quiet --root-user-action=ignore uv
-	@uv sync --frozen --quiet
+	for round in $$(seq $(ROUNDS)); do \
+	  $(RUN) pytest tests/e2e/test_crashes.py tests/e2e/test_exactly_once.py tests/e2e/test_api_server_outage.py || exit 1; \
+	done

@@ -37,7 +37,8 @@ CREATE TABLE checkout (
 CREATE UNIQUE INDEX checkout_open_slug ON checkout (slug) WHERE closed_at IS NULL;
 CREATE INDEX checkout_customer ON checkout (customer_id);
 
--- The inbox: every verified event, once. Effects never come from `payload`, only from Stripe's current state.
+-- The inbox: every verified event, once. Effects come from Stripe's current state, not from
+-- `payload`, but for an expired checkout session, which is final and only frees its slug.
 CREATE TABLE stripe_event (
     id          text PRIMARY KEY,
     type        text NOT NULL,

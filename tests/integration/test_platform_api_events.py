@@ -8,7 +8,7 @@ import httpx
 import psycopg
 import pytest
 
-from platform_api.limits import MAX_BODY
+from platform_api.request_bounds import MAX_BODY
 from provisioner.contract.ids import new_id
 from provisioner.contract.queue import CHANNEL
 from tests.integration.platform_api_support import (

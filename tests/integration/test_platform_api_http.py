@@ -11,7 +11,7 @@ import structlog
 from starlette.datastructures import MutableHeaders
 from starlette.types import Message, Receive, Scope, Send
 
-from platform_api.limits import BodyLimit, ConcurrencyLimit
+from platform_api.request_bounds import BodyLimit, ConcurrencyLimit
 from tests.integration.platform_api_support import (
     Api,
     deliver,
