@@ -16,11 +16,11 @@ from prometheus_client import start_http_server
 from catalogue.loader import CatalogueError, load_catalogue
 from platform_api.app import make_app
 from platform_api.database import make_pool
-from platform_api.logs import configure_logs
 from platform_api.metrics import Metrics, make_metrics
-from platform_api.settings import Settings, load_settings
+from platform_api.settings import Settings
 from platform_api.stripe_gateway import StripeGateway, open_client
-from provisioner.contract.settings import SettingsError
+from provisioner.contract.logs import configure_logs
+from provisioner.contract.settings import SettingsError, load_settings
 
 _HOST = "127.0.0.1"
 _BACKLOG = 1024
@@ -30,8 +30,8 @@ _SHUTDOWN_TIMEOUT = 15  # seconds for requests under way
 def main() -> int:
     """Serve until SIGTERM or SIGINT; returns the exit status."""
     try:
-        settings = load_settings()
-        configure_logs(settings.log_format)
+        settings = load_settings(Settings)
+        configure_logs(settings.log_format, tracebacks=False)
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
             runner.run(_serve(settings))
     except (SettingsError, CatalogueError) as error:

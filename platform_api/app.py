@@ -20,9 +20,9 @@ from platform_api.dependencies import Services
 from platform_api.doorbell import Doorbell
 from platform_api.instances import routes as instances
 from platform_api.instances.service import InstanceService
-from platform_api.request_bounds import BodyLimit, ConcurrencyLimit, TrustedHosts
 from platform_api.logs import Log, RequestLog
 from platform_api.metrics import Metrics
+from platform_api.request_bounds import BodyLimit, ConcurrencyLimit, TrustedHosts
 from platform_api.settings import Settings
 from platform_api.stripe_events import routes as stripe_events
 from platform_api.stripe_events.service import EventIntake

@@ -1,13 +1,10 @@
 """Logs, and the log of requests: which, how long, what came of it; never bodies, tokens or query strings."""
 
-import logging
 import re
 import secrets
-import sys
 import time
 import traceback
 from collections.abc import Mapping
-from typing import Literal
 
 import psycopg
 import structlog
@@ -24,36 +21,6 @@ _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
 _METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 _QUIET_ROUTES = frozenset({"/healthz", "/readyz"})
 _MAX_FRAMES = 30
-
-
-def configure_logs(log_format: Literal["json", "console"]) -> None:
-    """Send this process's logs, libraries' included, to standard error: one line each."""
-    shared: list[structlog.types.Processor] = [
-        structlog.contextvars.merge_contextvars,
-        structlog.stdlib.add_log_level,
-        structlog.stdlib.add_logger_name,
-        structlog.processors.TimeStamper(fmt="iso", utc=True),
-    ]
-    renderer: structlog.types.Processor = (
-        structlog.processors.JSONRenderer() if log_format == "json" else structlog.dev.ConsoleRenderer()
-    )
-    structlog.configure(
-        processors=[*shared, structlog.stdlib.ProcessorFormatter.wrap_for_formatter],
-        wrapper_class=structlog.stdlib.BoundLogger,
-        logger_factory=structlog.stdlib.LoggerFactory(),
-        cache_logger_on_first_use=True,
-    )
-    handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(
-        structlog.stdlib.ProcessorFormatter(
-            foreign_pre_chain=shared,
-            processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, renderer],
-        )
-    )
-    logging.basicConfig(level=logging.INFO, handlers=[handler], force=True)
-    # These tell of every request or connection at INFO, with addresses that may hold more than we log.
-    for chatty in ("httpx", "httpcore", "stripe", "psycopg.pool", "asyncio"):
-        logging.getLogger(chatty).setLevel(logging.WARNING)
 
 
 def describe(error: BaseException) -> Mapping[str, object]:

@@ -1,9 +1,9 @@
 from pathlib import Path
 from typing import Literal
 
-from pydantic import Field, SecretStr, ValidationError, field_validator
+from pydantic import Field, SecretStr, field_validator
 
-from provisioner.contract.settings import PREFIX, EnvironmentSettings, SettingsError
+from provisioner.contract.settings import EnvironmentSettings
 
 
 class Settings(EnvironmentSettings):
@@ -53,22 +53,6 @@ class Settings(EnvironmentSettings):
     def instance_url(self, slug: str) -> str:
         """Where the instance called `slug` answers."""
         return self.apps_url.replace("{slug}", slug)
-
-
-def load_settings() -> Settings:
-    """Read the settings from the environment.
-
-    Raises:
-        SettingsError: one or more are missing or unusable; all are named, no value is shown.
-    """
-    try:
-        return Settings()
-    except ValidationError as error:
-        wrong = "; ".join(
-            f"{PREFIX}{'.'.join(map(str, e['loc'])).upper()}: {e['msg']}"
-            for e in error.errors(include_input=False, include_url=False, include_context=False)
-        )
-    raise SettingsError(f"set these in the environment (NAME, or NAME_FILE naming a file): {wrong}")
 
 
 def _words(text: str) -> tuple[str, ...]:

@@ -2,7 +2,6 @@
 
 import asyncio
 import contextlib
-import logging
 import os
 import signal
 import socket
@@ -10,7 +9,7 @@ import sys
 from collections.abc import AsyncIterator, Coroutine, Iterator, Mapping
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import structlog
 import yaml
@@ -24,14 +23,15 @@ from provisioner.clients.helm import Charts
 from provisioner.clients.kubernetes import KubernetesClient
 from provisioner.clients.stripe import StripeClient
 from provisioner.contract.errors import PermanentError
+from provisioner.contract.logs import configure_logs
 from provisioner.contract.queue import Kind
-from provisioner.contract.settings import SettingsError
+from provisioner.contract.settings import SettingsError, load_settings
 from provisioner.emails import EmailHandler, MailServer
 from provisioner.instances import InstanceHandler
 from provisioner.metrics import WorkerMetrics
 from provisioner.scheduler import Scheduler
 from provisioner.secrets import RootKey
-from provisioner.settings import Settings, load_settings
+from provisioner.settings import Settings
 from provisioner.subscriptions import Offer, SubscriptionHandler
 from provisioner.values import PlatformSettings
 from provisioner.watch import WatchCache
@@ -48,8 +48,8 @@ STATEMENT_MILLISECONDS = 15_000
 def main() -> int:
     """Run until SIGTERM or SIGINT; returns the exit status."""
     try:
-        settings = load_settings()
-        configure_logs(settings.log_format)
+        settings = load_settings(Settings)
+        configure_logs(settings.log_format, tracebacks=True)
         asyncio.run(run(settings))
     except (SettingsError, CatalogueError, PermanentError) as error:
         sys.stderr.write(f"provisioner: {error}\n")
@@ -122,37 +122,6 @@ def chart_versions(folder: Path) -> Mapping[str, str]:
     if not found:
         raise SettingsError(f"{folder} holds no chart: set BERTH_CHARTS_DIR to a folder of charts")
     return found
-
-
-def configure_logs(log_format: Literal["json", "console"]) -> None:
-    """Send this process's logs, libraries' included, to standard error: one line each."""
-    shared: list[structlog.types.Processor] = [
-        structlog.contextvars.merge_contextvars,
-        structlog.stdlib.add_log_level,
-        structlog.stdlib.add_logger_name,
-        structlog.processors.TimeStamper(fmt="iso", utc=True),
-        structlog.processors.format_exc_info,
-    ]
-    renderer: structlog.types.Processor = (
-        structlog.processors.JSONRenderer() if log_format == "json" else structlog.dev.ConsoleRenderer()
-    )
-    structlog.configure(
-        processors=[*shared, structlog.stdlib.ProcessorFormatter.wrap_for_formatter],
-        wrapper_class=structlog.stdlib.BoundLogger,
-        logger_factory=structlog.stdlib.LoggerFactory(),
-        cache_logger_on_first_use=True,
-    )
-    handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(
-        structlog.stdlib.ProcessorFormatter(
-            foreign_pre_chain=shared,
-            processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, renderer],
-        )
-    )
-    logging.basicConfig(level=logging.INFO, handlers=[handler], force=True)
-    # These tell of every request or connection at INFO, with addresses that may hold more than we log.
-    for chatty in ("httpx", "httpcore", "stripe", "psycopg.pool", "asyncio", "aiosmtplib"):
-        logging.getLogger(chatty).setLevel(logging.ERROR)
 
 
 def _stop_on_signals() -> asyncio.Event:

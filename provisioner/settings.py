@@ -2,9 +2,9 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, Field, SecretStr, ValidationError
+from pydantic import AfterValidator, Field, SecretStr
 
-from provisioner.contract.settings import PREFIX, EnvironmentSettings, SettingsError
+from provisioner.contract.settings import EnvironmentSettings
 from provisioner.emails import MailServer
 
 
@@ -53,19 +53,3 @@ class Settings(EnvironmentSettings):
     def charts(self) -> Path:
         """The folder of the charts instances are made from."""
         return self.charts_dir or Path(__file__).resolve().parent.parent / "helm"
-
-
-def load_settings() -> Settings:
-    """Read the settings from the environment.
-
-    Raises:
-        SettingsError: one or more are missing or unusable; all are named, no value is shown.
-    """
-    try:
-        return Settings()
-    except ValidationError as error:
-        wrong = "; ".join(
-            f"{PREFIX}{'.'.join(map(str, e['loc'])).upper()}: {e['msg']}"
-            for e in error.errors(include_input=False, include_url=False, include_context=False)
-        )
-    raise SettingsError(f"set these in the environment (NAME, or NAME_FILE naming a file): {wrong}")

@@ -2,8 +2,9 @@
 
 import os
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
+from pydantic import ValidationError
 from pydantic.fields import FieldInfo
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
@@ -54,3 +55,22 @@ class EnvironmentSettings(BaseSettings):
         """Read arguments, then files, then the environment; nothing else."""
         del dotenv_settings, file_secret_settings
         return init_settings, _FileSource(settings_cls), env_settings
+
+
+S = TypeVar("S", bound=EnvironmentSettings)
+
+
+def load_settings(kind: type[S]) -> S:
+    """Read settings of `kind` from the environment.
+
+    Raises:
+        SettingsError: one or more are missing or unusable; all are named, no value is shown.
+    """
+    try:
+        return kind()
+    except ValidationError as error:
+        wrong = "; ".join(
+            f"{PREFIX}{'.'.join(map(str, e['loc'])).upper()}: {e['msg']}"
+            for e in error.errors(include_input=False, include_url=False, include_context=False)
+        )
+    raise SettingsError(f"set these in the environment (NAME, or NAME_FILE naming a file): {wrong}")
