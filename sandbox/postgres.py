@@ -33,6 +33,7 @@ _INITIALISE_SECONDS = 120.0
 _READY_SECONDS = 120.0
 _FAST_STOP_SECONDS = 30.0
 _KILLED_SECONDS = 10.0
+_PORT_SECONDS = 3.0
 _POLL_SECONDS = 0.05
 _LOG_LIMIT_BYTES = 10 * 1024 * 1024
 _LEAST_FREE_BYTES = 1024 * 1024
@@ -332,16 +333,26 @@ def _refusal(url: str) -> str | None:
 
 
 def _require_free(port: int) -> None:
+    # The children of a server that was just killed hold its port until they notice.
+    deadline = time.monotonic() + _PORT_SECONDS
+    while (refusal := _bind_refusal(port)) is not None:
+        if time.monotonic() > deadline:
+            raise SandboxError(
+                f"port {port} on {HOST} is not free ({refusal.strerror}): "
+                f"stop what listens there (`ss -ltnp sport = :{port}` names it) or choose another port"
+            ) from refusal
+        time.sleep(_POLL_SECONDS)
+
+
+def _bind_refusal(port: int) -> OSError | None:
     with socket.socket() as probe:
         # As Postgres does it: a connection of an earlier server that lingers in TIME_WAIT is no hindrance.
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             probe.bind((HOST, port))
         except OSError as error:
-            raise SandboxError(
-                f"port {port} on {HOST} is not free ({error.strerror}): "
-                f"stop what listens there (`ss -ltnp sport = :{port}` names it) or choose another port"
-            ) from error
+            return error
+    return None
 
 
 def _try_lock(descriptor: int) -> bool:
