@@ -105,7 +105,13 @@ class InstanceHandler:
         try:
             target = await self._renderer.target(spec)
             found = await self._reconcile(spec, target)
-        except (PermanentError, QuotaRefusedError) as error:
+        except QuotaRefusedError as error:
+            # Not a failure with backoff: what fills it is about to be observed, or was counted for a creation
+            # that was cut off half-way, which Kubernetes' next full count (5 minutes) corrects.
+            now = datetime.now(UTC)
+            await self._record(lease, row, refused(row.status, str(error), now))
+            return now + _FALLBACK
+        except PermanentError as error:
             await self._record(lease, row, refused(row.status, str(error), datetime.now(UTC)))
             raise
         now = datetime.now(UTC)

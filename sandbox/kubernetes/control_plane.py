@@ -82,6 +82,8 @@ def controller_manager(layout: Layout, enter: Sequence[str] = ()) -> Daemon:
         *_CLIENT_RATE,
         # a stopped API server or a busy machine must not look like a dead node
         "--node-monitor-grace-period=5m",
+        # a creation cut off half-way (its caller was killed) stays counted until the next full count
+        "--resource-quota-sync-period=10s",
         "--concurrent-deployment-syncs=20",
         "--concurrent-replicaset-syncs=20",
         "--concurrent-statefulset-syncs=20",

@@ -36,7 +36,7 @@ async def test_invariant_08_a_provisioner_killed_thirty_times_still_makes_all_te
             await kill(berth.services.provisioner(), berth)
             berth.services.provisioner().start()
         accounts = await buying
-        instances = await berth.wait_ready(INSTANCES, 120)
+        instances = await berth.wait_ready(INSTANCES, 240)
 
         assert sorted(row["slug"] for row in instances) == sorted(names), f"seed {seed}"
         owners = {account.customer_id for account in accounts}

@@ -378,16 +378,21 @@ async def test_a_quota_that_is_full_for_now_is_told_and_tried_again(
         return "used" in (await operator.get(f"{quotas}/full"))["status"]
 
     await until(is_counted)
-    with pytest.raises(TemporaryError, match="exceeded quota"):
-        await instance.applied()
+
+    async def is_told() -> bool:
+        return "exceeded quota" in (await instance.condition("Applied"))["message"]
+
+    await instance.handled_until(is_told)
     assert (await instance.condition("Applied"))["reason"] == "Refused"
+    due = await instance.handle()
+    assert due is not None
+    assert due - datetime.now(UTC) < timedelta(minutes=1)
 
     found = await client.get(KINDS["ResourceQuota"], space, "full")
     await client.delete(KINDS["ResourceQuota"], space, "full", uid=found["metadata"]["uid"])
 
     async def is_applied() -> bool:
-        with suppress(TemporaryError):  # admission remembers the quota for a moment
-            await instance.handle()
+        await instance.handle()
         return instance.observed().get(DEPLOYMENT) is not None
 
     await until(is_applied)
