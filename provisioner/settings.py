@@ -6,6 +6,7 @@ from pydantic import AfterValidator, Field, SecretStr
 
 from provisioner.contract.settings import EnvironmentSettings
 from provisioner.emails import MailServer
+from provisioner.render import default_charts_folder
 
 
 def _with_slug(value: str) -> str:
@@ -52,4 +53,4 @@ class Settings(EnvironmentSettings):
     @property
     def charts(self) -> Path:
         """The folder of the charts instances are made from."""
-        return self.charts_dir or Path(__file__).resolve().parent.parent / "helm"
+        return self.charts_dir or default_charts_folder()

@@ -3,7 +3,6 @@
 import fcntl
 import os
 import shutil
-import socket
 import tempfile
 from collections.abc import AsyncIterator, Iterator
 from contextlib import ExitStack, suppress
@@ -21,6 +20,7 @@ from psycopg_pool import AsyncConnectionPool
 
 from migrations.runner import migrate
 from sandbox import postgres
+from scripts.demo.ports import free_port
 
 _TEMPLATE = "berth_template"
 
@@ -72,7 +72,7 @@ def postgres_server() -> Iterator[PostgresServer]:
             _remove_remains(parent)
             folder.mkdir()
             fcntl.flock(held.enter_context((folder / "in-use").open("w")), fcntl.LOCK_EX)
-        server = PostgresServer(folder / "postgres", _free_port())
+        server = PostgresServer(folder / "postgres", free_port())
         try:
             server.start()
             server.run_sql(sql.SQL("CREATE DATABASE {}").format(sql.Identifier(_TEMPLATE)))
@@ -122,9 +122,3 @@ def _remove_remains(parent: Path) -> None:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             postgres.stop(lock_file.parent / "postgres")
             shutil.rmtree(lock_file.parent)
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind((postgres.HOST, 0))
-        return int(probe.getsockname()[1])

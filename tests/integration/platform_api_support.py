@@ -84,12 +84,6 @@ async def running_api(settings: Settings) -> AsyncIterator[Api]:
             yield Api(app, pool, metrics, http)
 
 
-def free_port() -> int:
-    """Return a port that nothing listened on a moment ago."""
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        return int(probe.getsockname()[1])
-
-
 @contextlib.asynccontextmanager
 async def serving(app: ASGIApp, port: int = 0) -> AsyncIterator[str]:
     """Serve any ASGI app on `port` of this machine (0: any); lends its URL."""

@@ -16,11 +16,11 @@ from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from sandbox.processes import Daemon
+from scripts.demo.ports import free_port
 from tests.integration.platform_api_support import (
     Api,
     deliver,
     event,
-    free_port,
     make_settings,
     running_api,
     serving,

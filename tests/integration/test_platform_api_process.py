@@ -17,7 +17,8 @@ import psycopg
 import pytest
 
 from sandbox.processes import Daemon
-from tests.integration.platform_api_support import SECRET, deliver, event, free_port, until
+from scripts.demo.ports import free_port
+from tests.integration.platform_api_support import SECRET, deliver, event, until
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 COMMAND = (sys.executable, "-m", "platform_api")

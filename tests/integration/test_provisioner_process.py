@@ -14,6 +14,7 @@ import pytest
 
 from provisioner.contract.queue import Kind
 from provisioner.queue_view import State
+from scripts.demo.ports import free_port
 from tests.integration.queue_tools import PATIENCE, Pool, Wire, row, until
 from tests.integration.shop import STARTER, Shop, open_shop
 
@@ -27,11 +28,6 @@ users: [{{name: u, user: {{token: hidden}}}}]
 contexts: [{{name: c, context: {{cluster: c, user: u}}}}]
 current-context: c
 """
-
-
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        return int(probe.getsockname()[1])
 
 
 @pytest.fixture

@@ -16,6 +16,7 @@ import pytest
 
 from sandbox.binaries import BINARIES, ensure
 from sandbox.progress import QuietProgress
+from scripts.demo.ports import free_port
 
 _START_SECONDS = 10.0
 _BOUGHT = {
@@ -67,12 +68,6 @@ def place(tmp_path: Path) -> Place:
     return Place(data, entitlements)
 
 
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
 async def _start(program: Path, environment: Mapping[str, str]) -> asyncio.subprocess.Process:
     return await asyncio.create_subprocess_exec(
         program, env=environment, cwd="/", stderr=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.DEVNULL
@@ -81,7 +76,7 @@ async def _start(program: Path, environment: Mapping[str, str]) -> asyncio.subpr
 
 @asynccontextmanager
 async def _running(program: Path, place: Place, **more: str) -> AsyncIterator[Running]:
-    port = _free_port()
+    port = free_port()
     process = await _start(program, place.environment(port) | more)
     try:
         async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}", timeout=5) as client:
@@ -169,7 +164,7 @@ async def test_starts_in_the_mode_it_is_told(program: Path, place: Place, mode: 
 
 @pytest.mark.parametrize("mode", ["crash", "nonsense"])
 async def test_crashes_when_told(program: Path, place: Place, mode: str) -> None:
-    process = await _start(program, place.environment(_free_port()) | {"BERTH_SAMPLE_MODE": mode})
+    process = await _start(program, place.environment(free_port()) | {"BERTH_SAMPLE_MODE": mode})
     _, said = await asyncio.wait_for(process.communicate(), _START_SECONDS)
     assert process.returncode == 1
     assert mode in said.decode()

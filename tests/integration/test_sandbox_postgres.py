@@ -19,14 +19,9 @@ import pytest
 
 from sandbox import postgres
 from sandbox.processes import SandboxError
+from scripts.demo.ports import free_port
 
 ROOT = os.geteuid() == 0
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind((postgres.HOST, 0))
-        return int(probe.getsockname()[1])
 
 
 @pytest.fixture(scope="module")
