@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from decimal import Decimal
 from typing import Annotated, Any, Literal, Self
 
@@ -182,14 +182,30 @@ class Size(_Model):
 
 
 class Plan(_Model):
-    """What a customer chooses. Without prices it is free or negotiated, and has no checkout."""
+    """What a customer chooses. Without prices it is free or, if not even that, sold by agreement only."""
 
     title: Title
+    aliases: Annotated[tuple[DnsLabel, ...], Field(max_length=8, strict=False)] = ()
+    """Other names it is asked for by; what is stored is the plan's own."""
+    free: bool = False
     prices: Mapping[Interval, Price] = Field(default_factory=dict)
     trial_days: Annotated[int, Field(ge=0, le=730)] = 3
     limits: Mapping[Name, Limit] = Field(default_factory=dict)
     """For each of the product's meters how much; None is unlimited."""
     size: Size
+    grace_days: Annotated[int, Field(ge=0, le=365)] = 7
+    """How long an instance runs on after a payment failed."""
+    retention_days: Annotated[int, Field(ge=0, le=3650)] = 30
+    """How long an instance's data is kept after its subscription ended."""
+
+
+class AddOn(_Model):
+    """What is bought on top of a plan, any number of times; each raises limits."""
+
+    title: Title
+    prices: Annotated[Mapping[Interval, Price], Field(min_length=1)]
+    grants: Annotated[Mapping[Name, Annotated[int, Field(ge=1, le=LARGEST)]], Field(min_length=1)]
+    """Meter → by how much one of it raises the limit."""
 
 
 class Meter(_Model):
@@ -243,11 +259,13 @@ class Product(_Model):
     secrets: Annotated[tuple[EnvironmentName, ...], Field(max_length=64, strict=False)] = ()
     meters: Mapping[Name, Meter] = Field(default_factory=dict)
     plans: Annotated[Mapping[DnsLabel, Plan], Field(min_length=1)]
+    add_ons: Mapping[DnsLabel, AddOn] = Field(default_factory=dict)
 
-    def limit_environment(self, plan: Plan) -> dict[str, str]:
-        """Return the environment variables that tell an instance on `plan` its limits, or `unlimited`."""
-        limits = {name: plan.limits[meter] for name, meter in self.entitlement.environment.items()}
-        return {name: UNLIMITED if limit is None else str(limit) for name, limit in limits.items()}
+    def plan_name(self, asked: str) -> str | None:
+        """Return the stored name of the plan called `asked`, by its own name or an alias."""
+        if asked in self.plans:
+            return asked
+        return next((name for name, plan in self.plans.items() if asked in plan.aliases), None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -259,6 +277,55 @@ class PricedPlan:
     plan: Plan
     interval: Interval
     price: Price
+
+
+@dataclass(frozen=True, slots=True)
+class PricedAddOn:
+    """An add-on as one of its prices sells it."""
+
+    product: Product
+    add_on_name: str
+    add_on: AddOn
+    interval: Interval
+    price: Price
+
+
+Priced = PricedPlan | PricedAddOn
+
+
+@dataclass(frozen=True, slots=True)
+class Purchase:
+    """What a subscription buys: a plan `quantity` times, and add-ons, name → how many."""
+
+    product: Product
+    plan_name: str
+    quantity: int = 1
+    add_ons: Mapping[str, int] = field(default_factory=dict)
+
+    @property
+    def plan(self) -> Plan:
+        """The plan."""
+        return self.product.plans[self.plan_name]
+
+    @property
+    def limits(self) -> dict[str, int | None]:
+        """Meter → limit, raised by quantity and add-ons; None is unlimited."""
+        return {meter: self._limit(meter, limit) for meter, limit in self.plan.limits.items()}
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """The environment variables that tell the instance its limits, or `unlimited`."""
+        limits = self.limits
+        named = {name: limits[meter] for name, meter in self.product.entitlement.environment.items()}
+        return {name: UNLIMITED if limit is None else str(limit) for name, limit in named.items()}
+
+    def _limit(self, meter: str, limit: int | None) -> int | None:
+        if limit is None:
+            return None
+        granted = (
+            self.product.add_ons[name].grants.get(meter, 0) * count for name, count in self.add_ons.items()
+        )
+        return limit * self.quantity + sum(granted)
 
 
 @dataclass(frozen=True, slots=True)
@@ -274,10 +341,18 @@ class Catalogue:
                 for interval, price in plan.prices.items():
                     yield PricedPlan(product, name, plan, interval, price)
 
-    def plan_for_price(self, price_id: str, lookup_key: str | None) -> PricedPlan | None:
+    def priced(self) -> Iterator[Priced]:
+        """Yield each plan and each add-on once for each of its prices."""
+        yield from self.priced_plans()
+        for product in self.products.values():
+            for name, add_on in product.add_ons.items():
+                for interval, price in add_on.prices.items():
+                    yield PricedAddOn(product, name, add_on, interval, price)
+
+    def sold_by(self, price_id: str, lookup_key: str | None) -> Priced | None:
         """Return what a Stripe price sells, found by its id, else by its lookup key; None when unknown."""
         by_key = None
-        for priced in self.priced_plans():
+        for priced in self.priced():
             if priced.price.id == price_id:
                 return priced
             if lookup_key is not None and priced.price.lookup_key == lookup_key:

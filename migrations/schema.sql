@@ -20,6 +20,7 @@ CREATE TABLE public.checkout (
     expires_at timestamp with time zone NOT NULL,
     closed_at timestamp with time zone,
     created_at timestamp with time zone DEFAULT now() NOT NULL,
+    promo_code text,
     CONSTRAINT checkout_interval_check CHECK (("interval" = ANY (ARRAY['month'::text, 'year'::text])))
 );
 
@@ -28,7 +29,8 @@ CREATE TABLE public.customer (
     email text NOT NULL,
     name text NOT NULL,
     stripe_customer_id text,
-    created_at timestamp with time zone DEFAULT now() NOT NULL
+    created_at timestamp with time zone DEFAULT now() NOT NULL,
+    email_verified_at timestamp with time zone
 );
 
 CREATE TABLE public.instance (
@@ -47,6 +49,10 @@ CREATE TABLE public.instance (
     paid_at timestamp with time zone,
     ready_at timestamp with time zone,
     created_at timestamp with time zone DEFAULT now() NOT NULL,
+    delete_at timestamp with time zone,
+    final_backup_at timestamp with time zone,
+    final_backup_note text,
+    deleted_at timestamp with time zone,
     CONSTRAINT instance_id_check CHECK ((id ~ '^[a-z][a-z0-9]{3,39}$'::text)),
     CONSTRAINT instance_phase_check CHECK ((phase = ANY (ARRAY['pending'::text, 'provisioning'::text, 'ready'::text, 'degraded'::text, 'suspended'::text, 'restoring'::text, 'deleting'::text, 'deleted'::text])))
 );
@@ -71,7 +77,7 @@ ALTER TABLE public.instance_event ALTER COLUMN id ADD GENERATED ALWAYS AS IDENTI
 CREATE TABLE public.outbox (
     id bigint NOT NULL,
     dedupe_key text NOT NULL,
-    customer_id text NOT NULL,
+    customer_id text,
     template text NOT NULL,
     data jsonb NOT NULL,
     created_at timestamp with time zone DEFAULT now() NOT NULL,
@@ -87,6 +93,13 @@ ALTER TABLE public.outbox ALTER COLUMN id ADD GENERATED ALWAYS AS IDENTITY (
     CACHE 1
 );
 
+CREATE TABLE public.portal_link (
+    token_sha256 bytea NOT NULL,
+    customer_id text NOT NULL,
+    expires_at timestamp with time zone NOT NULL,
+    created_at timestamp with time zone DEFAULT now() NOT NULL
+);
+
 CREATE TABLE public.schema_migration (
     version integer NOT NULL,
     name text NOT NULL,
@@ -99,7 +112,16 @@ CREATE TABLE public.stripe_event (
     type text NOT NULL,
     created timestamp with time zone NOT NULL,
     payload jsonb NOT NULL,
-    received_at timestamp with time zone DEFAULT now() NOT NULL
+    received_at timestamp with time zone DEFAULT now() NOT NULL,
+    subject_kind text,
+    subject_key text
+);
+
+CREATE TABLE public.stripe_sync (
+    id boolean DEFAULT true NOT NULL,
+    events_until timestamp with time zone NOT NULL,
+    finished_at timestamp with time zone DEFAULT now() NOT NULL,
+    CONSTRAINT stripe_sync_id_check CHECK (id)
 );
 
 CREATE TABLE public.subscription (
@@ -107,13 +129,22 @@ CREATE TABLE public.subscription (
     customer_id text NOT NULL,
     product text NOT NULL,
     plan text NOT NULL,
-    "interval" text NOT NULL,
-    price_id text NOT NULL,
+    "interval" text,
+    price_id text,
     status text NOT NULL,
-    status_since timestamp with time zone DEFAULT now() NOT NULL,
     current_period_end timestamp with time zone,
     cancel_at_period_end boolean DEFAULT false NOT NULL,
-    fetched_at timestamp with time zone DEFAULT now() NOT NULL
+    fetched_at timestamp with time zone DEFAULT now() NOT NULL,
+    source text DEFAULT 'stripe'::text NOT NULL,
+    quantity integer DEFAULT 1 NOT NULL,
+    add_ons jsonb DEFAULT '{}'::jsonb NOT NULL,
+    trial_end timestamp with time zone,
+    past_due_since timestamp with time zone,
+    ended_at timestamp with time zone,
+    test_clock text,
+    review_since timestamp with time zone,
+    review_reason text,
+    CONSTRAINT subscription_source_check CHECK ((source = ANY (ARRAY['stripe'::text, 'free'::text])))
 );
 
 CREATE TABLE public.work_item (
@@ -162,11 +193,17 @@ ALTER TABLE ONLY public.outbox
 ALTER TABLE ONLY public.outbox
     ADD CONSTRAINT outbox_pkey PRIMARY KEY (id);
 
+ALTER TABLE ONLY public.portal_link
+    ADD CONSTRAINT portal_link_pkey PRIMARY KEY (token_sha256);
+
 ALTER TABLE ONLY public.schema_migration
     ADD CONSTRAINT schema_migration_pkey PRIMARY KEY (version);
 
 ALTER TABLE ONLY public.stripe_event
     ADD CONSTRAINT stripe_event_pkey PRIMARY KEY (id);
+
+ALTER TABLE ONLY public.stripe_sync
+    ADD CONSTRAINT stripe_sync_pkey PRIMARY KEY (id);
 
 ALTER TABLE ONLY public.subscription
     ADD CONSTRAINT subscription_pkey PRIMARY KEY (id);
@@ -188,7 +225,17 @@ CREATE INDEX instance_event_instance ON public.instance_event USING btree (insta
 
 CREATE UNIQUE INDEX instance_slug ON public.instance USING btree (slug) WHERE (phase <> 'deleted'::text);
 
+CREATE INDEX portal_link_expires ON public.portal_link USING btree (expires_at);
+
+CREATE INDEX stripe_event_received ON public.stripe_event USING btree (received_at);
+
+CREATE INDEX stripe_event_subject ON public.stripe_event USING btree (subject_kind, subject_key);
+
 CREATE INDEX subscription_customer ON public.subscription USING btree (customer_id);
+
+CREATE UNIQUE INDEX subscription_one_free ON public.subscription USING btree (customer_id, product) WHERE ((source = 'free'::text) AND (status = 'active'::text));
+
+CREATE INDEX subscription_review ON public.subscription USING btree (review_since) WHERE (review_since IS NOT NULL);
 
 CREATE INDEX work_item_due ON public.work_item USING btree (kind, due_at) WHERE ((due_at IS NOT NULL) AND (parked_at IS NULL));
 
@@ -209,6 +256,9 @@ ALTER TABLE ONLY public.instance
 
 ALTER TABLE ONLY public.outbox
     ADD CONSTRAINT outbox_customer_id_fkey FOREIGN KEY (customer_id) REFERENCES public.customer(id);
+
+ALTER TABLE ONLY public.portal_link
+    ADD CONSTRAINT portal_link_customer_id_fkey FOREIGN KEY (customer_id) REFERENCES public.customer(id);
 
 ALTER TABLE ONLY public.subscription
     ADD CONSTRAINT subscription_customer_id_fkey FOREIGN KEY (customer_id) REFERENCES public.customer(id);

@@ -12,6 +12,7 @@ CHANNEL = "berth_work"
 class Kind(StrEnum):
     """What a key names. A transaction that locks items of several kinds takes them in this order."""
 
+    CHARGE = "charge"
     SUBSCRIPTION = "subscription"
     INSTANCE = "instance"
     EMAIL = "email"
