@@ -1,0 +1,71 @@
+"""Stripe's objects as of API_VERSION, made new. Field by field as Stripe's OpenAPI document lists them.
+
+Stored objects name others by id. What an answer shows of them (a subscription item's price, a session's
+line items) is filled in by `present`.
+"""
+
+from sandbox.stripe_api.objects.catalogue import (
+    Line,
+    price,
+    product,
+)
+from sandbox.stripe_api.objects.checkout import (
+    checkout_session,
+    customer_details,
+    session_item,
+)
+from sandbox.stripe_api.objects.common import (
+    API_VERSION,
+    Json,
+    list_of,
+)
+from sandbox.stripe_api.objects.customers import (
+    customer,
+)
+from sandbox.stripe_api.objects.events import (
+    Cause,
+    event,
+    webhook_endpoint,
+)
+from sandbox.stripe_api.objects.invoices import (
+    Bill,
+    Billed,
+    BillingReason,
+    invoice_line,
+    paid_invoice,
+)
+from sandbox.stripe_api.objects.payments import (
+    card,
+    payment_method,
+)
+from sandbox.stripe_api.objects.subscriptions import (
+    Period,
+    subscription,
+    subscription_item,
+)
+
+__all__ = [
+    "API_VERSION",
+    "Bill",
+    "Billed",
+    "BillingReason",
+    "Cause",
+    "Json",
+    "Line",
+    "Period",
+    "card",
+    "checkout_session",
+    "customer",
+    "customer_details",
+    "event",
+    "invoice_line",
+    "list_of",
+    "paid_invoice",
+    "payment_method",
+    "price",
+    "product",
+    "session_item",
+    "subscription",
+    "subscription_item",
+    "webhook_endpoint",
+]
