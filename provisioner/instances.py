@@ -12,15 +12,16 @@ from psycopg_pool import AsyncConnectionPool
 from pydantic import ValidationError
 
 from provisioner.clients.helm import Charts
-from provisioner.clients.kubernetes import KubernetesClient, QuotaRefusedError
+from provisioner.clients.kubernetes import KINDS, KubernetesClient, QuotaRefusedError
 from provisioner.contract.errors import PermanentError
 from provisioner.contract.spec import CONDITIONS, SPEC, Desired, InstanceSpec, Phase
+from provisioner.deletion import Remains, Verdict, find_remains, judge
 from provisioner.emails import Template, write_email
 from provisioner.executor import Executor
 from provisioner.plan import Target, plan
 from provisioner.render import Renderer
 from provisioner.secrets import RootKey
-from provisioner.status import Pass, Status, changed, refused, status, turned
+from provisioner.status import Pass, Status, changed, deleted, deleting, refused, status, turned
 from provisioner.values import PlatformSettings
 from provisioner.watch import WatchCache
 from provisioner.workqueue import Lease, WorkItem
@@ -34,7 +35,8 @@ _ROUNDS: Final = 4
 log = structlog.get_logger(__name__)
 
 _SELECT: Final = """
-    SELECT id, customer_id, spec, generation, observed_generation, phase, conditions, ready_at
+    SELECT id, customer_id, spec, generation, observed_generation, phase, conditions, ready_at,
+           final_backup_at
       FROM instance WHERE id = %s
 """
 
@@ -42,9 +44,13 @@ _RECORD: Final = """
     UPDATE instance
        SET phase = %(phase)s, conditions = %(conditions)s::jsonb, observed_generation = %(observed)s,
            phase_since = CASE WHEN phase = %(phase)s THEN phase_since ELSE now() END,
-           ready_at = CASE WHEN %(phase)s = 'ready' THEN coalesce(ready_at, now()) ELSE ready_at END
+           ready_at = CASE WHEN %(phase)s = 'ready' THEN coalesce(ready_at, now()) ELSE ready_at END,
+           deleted_at = CASE WHEN %(phase)s = 'deleted' THEN now() END
      WHERE id = %(id)s
 """
+
+# A spec that was written meanwhile may say that it is paid for again.
+_LOCK: Final = "SELECT id FROM instance WHERE id = %s AND generation = %s FOR NO KEY UPDATE"
 
 _EVENT: Final = "INSERT INTO instance_event (instance_id, reason, message) VALUES (%s, %s, %s)"
 
@@ -59,6 +65,7 @@ class _Row:
     phase: str
     conditions: list[Any]
     ready_at: datetime | None
+    final_backup_at: datetime | None
 
     @property
     def status(self) -> Status:
@@ -102,6 +109,14 @@ class InstanceHandler:
         if row is None or row.phase == Phase.DELETED:
             return None
         spec = _spec(row)
+        if spec.desired is Desired.DELETED:
+            remains = await find_remains(self.client, spec.namespace)
+            verdict = judge(remains, backed_up=row.final_backup_at is not None)
+            if verdict is not Verdict.KEEP:
+                return await self._remove(lease, row, remains, verdict)
+        return await self._keep(lease, row, spec)
+
+    async def _keep(self, lease: Lease, row: _Row, spec: InstanceSpec) -> datetime:
         try:
             target = await self._renderer.target(spec)
             found = await self._reconcile(spec, target)
@@ -120,6 +135,32 @@ class InstanceHandler:
         after = status(found, row.status, now)
         await self._record(lease, row, after, settled=found.plan.settled)
         return now + _look_again(spec, after)
+
+    async def _remove(self, lease: Lease, row: _Row, remains: Remains, verdict: Verdict) -> datetime | None:
+        """Delete the namespace, or record that it is gone; the watch rings when it is."""
+        now = datetime.now(UTC)
+        if verdict is Verdict.GONE:
+            await self._record(lease, row, deleted(row.status, now))
+            return None
+        if verdict is Verdict.REMOVE and remains.uid is not None:
+            if not await self._begin_removal(lease, row, remains):
+                return now
+            namespace = _spec(row).namespace
+            log.info("deleting instance", instance=row.id, claims=remains.claims)
+            await self.client.delete(KINDS["Namespace"], None, namespace, uid=remains.uid)
+        return now + _FALLBACK
+
+    async def _begin_removal(self, lease: Lease, row: _Row, remains: Remains) -> bool:
+        """Record that from here on nothing brings the instance back; False: it was paid for meanwhile."""
+        if row.phase == Phase.DELETING:
+            return True
+        claims = "".join(f" with volume {claim}" for claim in remains.claims)
+        after = deleting(row.status, f"namespace {_spec(row).namespace}{claims}", datetime.now(UTC))
+        async with lease.transaction() as conn:
+            if not await (await conn.execute(_LOCK, [row.id, row.generation])).fetchone():
+                return False
+            await self._write(conn, row, after, row.observed_generation)
+        return True
 
     async def _load(self, key: str) -> _Row | None:
         async with self.pool.connection() as conn, conn.cursor(row_factory=class_row(_Row)) as cursor:
@@ -147,24 +188,24 @@ class InstanceHandler:
         if not changed(before, after) and observed == row.observed_generation:
             return
         async with lease.transaction() as conn:
-            await conn.execute(
-                _RECORD,
-                {
-                    "id": row.id,
-                    "phase": after.phase,
-                    "conditions": CONDITIONS.dump_json(list(after.conditions)).decode(),
-                    "observed": observed,
-                },
-            )
-            for reason, message in turned(before, after):
-                await conn.execute(_EVENT, [row.id, reason, message])
-            if after.phase is Phase.READY and row.ready_at is None:
-                await self._announce(conn, row)
+            await self._write(conn, row, after, observed)
 
-    async def _announce(self, conn: AsyncConnection[Any], row: _Row) -> None:
+    async def _write(self, conn: AsyncConnection[Any], row: _Row, after: Status, observed: int) -> None:
+        conditions = CONDITIONS.dump_json(list(after.conditions)).decode()
+        arguments = {"id": row.id, "phase": after.phase, "conditions": conditions, "observed": observed}
+        await conn.execute(_RECORD, arguments)
+        for reason, message in turned(row.status, after):
+            await conn.execute(_EVENT, [row.id, reason, message])
         spec = _spec(row)
-        data = {"title": spec.title, "plan": spec.plan, "url": self.platform.url(spec)}
-        await write_email(conn, f"instance-ready:{row.id}", row.customer_id, Template.INSTANCE_READY, data)
+        told = {"title": spec.title, "plan": spec.plan}
+        if after.phase is Phase.READY and row.ready_at is None:
+            data = told | {"url": self.platform.url(spec)}
+            await write_email(
+                conn, f"instance-ready:{row.id}", row.customer_id, Template.INSTANCE_READY, data
+            )
+        if after.phase is Phase.DELETED:
+            data = told | {"deleted_on": f"{datetime.now(UTC):%-d %B %Y}"}
+            await write_email(conn, f"deleted:{row.id}", row.customer_id, Template.DELETED, data)
 
 
 def _spec(row: _Row) -> InstanceSpec:

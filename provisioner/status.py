@@ -67,8 +67,8 @@ def status(found: Pass, before: Status, now: datetime) -> Status:
         "Progressing": _progressing(found, ready, before, now),
     }
     if found.spec.desired is Desired.DELETED:
-        message = "the instance is stopped and its data kept; Berth cannot delete instances yet"
-        findings["Deleted"] = _bad("NotSupported", message)
+        message = "its time is over, but its data is kept until a verified final backup is recorded"
+        findings["Deleted"] = _bad("NoFinalBackup", message)
     conditions = tuple(_condition(name, finding, before, now) for name, finding in findings.items())
     return Status(_phase(found, ready, before.phase), conditions)
 
@@ -82,6 +82,22 @@ def refused(before: Status, sentence: str, now: datetime) -> Status:
         conditions["Ready"] = _condition("Ready", finding, before, now)
     phase = Phase.PROVISIONING if before.phase is Phase.PENDING else before.phase
     return Status(phase, tuple(conditions.values()))
+
+
+def deleting(before: Status, what: str, now: datetime) -> Status:
+    """Return the status of an instance of which `what` is being removed."""
+    return _ending(before, Phase.DELETING, _bad("Removing", f"{what} is being removed"), now)
+
+
+def deleted(before: Status, now: datetime) -> Status:
+    """Return the status of an instance of which nothing is left."""
+    return _ending(before, Phase.DELETED, _good("Removed", "nothing of the instance is left"), now)
+
+
+def _ending(before: Status, phase: Phase, finding: Finding, now: datetime) -> Status:
+    ready = _bad(finding.reason, finding.message)
+    told = (("Deleted", finding), ("Ready", ready))
+    return Status(phase, tuple(_condition(name, one, before, now) for name, one in told))
 
 
 def turned(before: Status, after: Status) -> Iterator[tuple[str, str]]:

@@ -4,6 +4,7 @@ from typing import Any, LiteralString
 
 from psycopg import AsyncConnection
 
+from provisioner.contract.queue import Kind, enqueue
 from scripts.berth.database import Row
 
 _SUMMARY: LiteralString = """
@@ -45,6 +46,23 @@ async def similar_names(conn: AsyncConnection[Any], limit: int = 500) -> list[st
     """Return the newest slugs and ids, to suggest the nearest one for a mistyped name."""
     found = await conn.execute("SELECT slug, id FROM instance ORDER BY created_at DESC LIMIT %s", (limit,))
     return [name for row in await found.fetchall() for name in row.values()]
+
+
+async def record_final_backup(conn: AsyncConnection[Any], instance_id: str, note: str) -> bool:
+    """Note that a verified final backup exists; False unless the instance is stopped, as it must stay."""
+    await enqueue(conn, Kind.INSTANCE, instance_id)
+    found = await conn.execute(
+        """UPDATE instance SET final_backup_at = now(), final_backup_note = %(note)s
+            WHERE id = %(id)s AND phase = 'suspended'""",
+        {"id": instance_id, "note": note},
+    )
+    if found.rowcount == 0:
+        return False
+    await conn.execute(
+        "INSERT INTO instance_event (instance_id, reason, message) VALUES (%s, 'FinalBackup', %s)",
+        (instance_id, note),
+    )
+    return True
 
 
 async def instance_events(conn: AsyncConnection[Row], instance_id: str, limit: int) -> list[Row]:

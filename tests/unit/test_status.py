@@ -13,6 +13,8 @@ from provisioner.status import (
     Pass,
     Status,
     changed,
+    deleted,
+    deleting,
     refused,
     status,
     turned,
@@ -262,10 +264,21 @@ def test_after_five_minutes_no_progress_is_no_progress() -> None:
     assert [reason for reason, _ in turned(almost, late)] == ["DeadlineExceeded"]
 
 
-def test_a_deletion_says_that_it_only_stops() -> None:
+def test_what_may_not_be_deleted_yet_says_why() -> None:
     after = status(passed(observed({}), spec=spec(desired=Desired.DELETED)), NEW, NOW)
     assert condition(after, "Deleted").status is False
-    assert "data kept" in condition(after, "Deleted").message
+    assert "final backup" in condition(after, "Deleted").message
+
+
+def test_the_end_of_an_instance() -> None:
+    going = deleting(status(passed(observed(UP)), NEW, NOW), "namespace berth-i1", NOW)
+    assert going.phase is Phase.DELETING
+    assert condition(going, "Deleted").status is False
+    assert condition(going, "Ready").status is False
+    gone = deleted(going, NOW)
+    assert gone.phase is Phase.DELETED
+    assert condition(gone, "Deleted").status is True
+    assert [reason for reason, _ in turned(going, gone)] == ["Removed", "Deleted"]
 
 
 def test_the_timeline_tells_each_turn_once() -> None:

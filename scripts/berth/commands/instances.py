@@ -104,6 +104,34 @@ def reconcile(name: Name, as_json: JsonFlag = False) -> None:
         console.print(f"enqueued {row['id']} ({row['slug']})")
 
 
+@app.command(
+    "final-backup", epilog="Example: berth instances final-backup acme --where s3://x/acme.tar --by ann"
+)
+def final_backup(
+    name: Name,
+    where: Annotated[str, typer.Option(help="Where the backup is.")],
+    by: Annotated[str, typer.Option(help="Who restored it and saw that it is good.")],
+    as_json: JsonFlag = False,
+) -> None:
+    """Record that a suspended instance's last backup was verified: without it, nothing is ever deleted."""
+    row = asyncio.run(_final_backup(name, f"{where}, verified by {by}"))
+    if as_json:
+        print_json({"instance": row["id"], "final_backup": where, "verified_by": by})
+    else:
+        console.print(f"recorded for {row['id']} ({row['slug']})")
+
+
+async def _final_backup(name: str, note: str) -> Row:
+    async with connect() as conn, conn.transaction():
+        row = await _find(conn, name)
+        if not await queries.record_final_backup(conn, row["id"], note):
+            raise CommandError(
+                f"{row['slug']} is {row['phase']}: a backup is final only once the instance is stopped",
+                "wait until its phase is suspended, take the backup again",
+            )
+        return row
+
+
 async def _list(phase: str | None, product: str | None, limit: int) -> list[Row]:
     async with connect() as conn:
         return await queries.list_instances(conn, phase=phase, product=product, limit=limit)

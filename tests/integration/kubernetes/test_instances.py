@@ -10,12 +10,13 @@ from psycopg.rows import dict_row
 from psycopg.types.json import Jsonb
 
 from provisioner.clients.helm import Charts
-from provisioner.clients.kubernetes import KINDS, KubernetesClient
+from provisioner.clients.kubernetes import KINDS, KubernetesClient, NotFoundError
 from provisioner.contract.errors import PermanentError, TemporaryError
 from provisioner.contract.ids import new_id
 from provisioner.contract.queue import Kind, enqueue
 from provisioner.contract.spec import SPEC as ADAPTER
 from provisioner.contract.spec import Desired, InstanceSpec
+from provisioner.deletion import Verdict, find_remains
 from provisioner.instances import InstanceHandler
 from provisioner.isolation import namespace
 from provisioner.observed import Object, Observed, Ref
@@ -450,14 +451,58 @@ async def test_suspending_stops_the_app_and_keeps_everything_else(
     assert (await instance.row())["phase"] == "provisioning"
 
 
-async def test_deletion_only_stops_the_app_for_now_and_says_so(
-    instance: Instance, operator: Operator
-) -> None:
+async def _delete(instance: Instance, operator: Operator, *, backed_up: bool) -> None:
     await instance.brought_up(operator)
+    if backed_up:
+        await run_sql(instance.pool, "UPDATE instance SET final_backup_at = now()")
     await instance.write_spec(desired=Desired.DELETED)
     await instance.handle()
-    assert (await instance.condition("Deleted"))["status"] is False
+
+
+async def test_data_without_a_final_backup_is_kept(instance: Instance, operator: Operator) -> None:
+    await _delete(instance, operator, backed_up=False)
+    assert (await instance.condition("Deleted"))["reason"] == "NoFinalBackup"
     assert Ref("PersistentVolumeClaim", "mindroom-data") in instance.observed().objects
+    assert instance.observed().objects[DEPLOYMENT]["spec"]["replicas"] == 0
+
+
+async def test_deletion_removes_the_namespace_and_frees_the_name(
+    instance: Instance, operator: Operator, client: KubernetesClient
+) -> None:
+    await _delete(instance, operator, backed_up=True)
+    assert (await instance.row())["phase"] == "deleting"
+    assert "mindroom-data" in (await instance.condition("Deleted"))["message"]
+
+    async def is_gone() -> bool:
+        return bool((await instance.row())["phase"] == "deleted")
+
+    await instance.handled_until(is_gone)
+    with pytest.raises(NotFoundError):
+        await client.get(KINDS["Namespace"], None, instance.spec.namespace)
+    row = await instance.row()
+    assert row["deleted_at"] is not None
+    query = "SELECT template FROM outbox WHERE dedupe_key = %s"
+    async with instance.pool.connection() as conn:
+        sent = await (await conn.execute(query, [f"deleted:{instance.key}"])).fetchall()
+    assert sent == [("deleted",)]
+
+
+async def test_paying_again_at_the_last_moment_stops_the_deletion(
+    instance: Instance, operator: Operator, client: KubernetesClient
+) -> None:
+    await instance.brought_up(operator)
+    await run_sql(instance.pool, "UPDATE instance SET final_backup_at = now()")
+    await instance.write_spec(desired=Desired.DELETED)
+    lease = await instance.claim()
+    row = await instance.handler._load(instance.key)
+    assert row is not None
+    await instance.write_spec(desired=Desired.RUNNING)
+    remains = await find_remains(client, instance.spec.namespace)
+    await instance.handler._remove(lease, row, remains, Verdict.REMOVE)
+    await instance.queue.finish(lease.item)
+    assert (await instance.row())["phase"] == "ready"
+    space = await client.get(KINDS["Namespace"], None, instance.spec.namespace)
+    assert "deletionTimestamp" not in space["metadata"]
 
 
 async def test_an_instance_nobody_knows_is_left_alone(instance: Instance) -> None:
