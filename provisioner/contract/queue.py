@@ -1,5 +1,6 @@
 """The queue's doorbell: put an object on the work queue, in the transaction that causes it."""
 
+from collections.abc import Collection
 from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import Any
@@ -22,8 +23,10 @@ class Kind(StrEnum):
 # this cause. least() ignores NULL, so an idle item takes the new time.
 ENQUEUE = """
     INSERT INTO work_item AS w (kind, key, due_at)
-    SELECT DISTINCT %(kind)s, key, coalesce(%(due_at)s, now()) FROM unnest(%(keys)s::text[]) AS key
-     ORDER BY key
+    SELECT kind, key, coalesce(%(due_at)s, now())
+      FROM unnest(%(kinds)s::text[], %(keys)s::text[]) AS wanted (kind, key)
+     GROUP BY kind, key
+     ORDER BY array_position(%(kind_order)s::text[], kind), key
     ON CONFLICT (kind, key) DO UPDATE
        SET due_at = least(w.due_at, excluded.due_at), seq = w.seq + 1, attempts = 0, parked_at = NULL
 """
@@ -42,7 +45,7 @@ _NUDGE = """
 
 _HOLD = "SELECT 1 FROM work_item WHERE kind = %s AND key = %s FOR UPDATE"
 
-_NOTIFY = "SELECT pg_notify(%s, %s)"
+_NOTIFY = "SELECT pg_notify(%s, kind) FROM unnest(%s::text[]) AS kind"
 
 
 async def enqueue(conn: AsyncConnection[Any], kind: Kind, *keys: str, due_at: datetime | None = None) -> None:
@@ -54,8 +57,25 @@ async def enqueue(conn: AsyncConnection[Any], kind: Kind, *keys: str, due_at: da
     """
     if not keys:
         return
-    await conn.execute(ENQUEUE, {"kind": kind, "keys": list(keys), "due_at": due_at})
-    await conn.execute(_NOTIFY, (CHANNEL, kind))
+    await conn.execute(ENQUEUE, enqueue_parameters([(kind, key) for key in keys], due_at))
+    await ring(conn, kind)
+
+
+def enqueue_parameters(
+    subjects: Collection[tuple[Kind, str]], due_at: datetime | None = None
+) -> dict[str, object]:
+    """Return what `ENQUEUE` takes, for who makes it part of a larger statement."""
+    return {
+        "kinds": [kind.value for kind, _ in subjects],
+        "keys": [key for _, key in subjects],
+        "kind_order": [kind.value for kind in Kind],
+        "due_at": due_at,
+    }
+
+
+async def ring(conn: AsyncConnection[Any], *kinds: Kind) -> None:
+    """Wake the workers that wait for `kinds` when this commits; a lost ring costs only the poll interval."""
+    await conn.execute(_NOTIFY, (CHANNEL, [kind.value for kind in kinds]))
 
 
 async def nudge(conn: AsyncConnection[Any], kind: Kind, *keys: str, spread: timedelta = timedelta(0)) -> None:
@@ -67,7 +87,7 @@ async def nudge(conn: AsyncConnection[Any], kind: Kind, *keys: str, spread: time
     if not keys:
         return
     await conn.execute(_NUDGE, {"kind": kind, "keys": list(keys), "spread": spread})
-    await conn.execute(_NOTIFY, (CHANNEL, kind))
+    await ring(conn, kind)
 
 
 async def hold(conn: AsyncConnection[Any], kind: Kind, key: str) -> None:

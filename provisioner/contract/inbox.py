@@ -1,0 +1,192 @@
+"""The inbox of Stripe's events: what an event says, and the statement that stores a batch of them."""
+
+import json
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Annotated, Any
+
+from psycopg import AsyncConnection, sql
+from pydantic import (
+    AwareDatetime,
+    BaseModel,
+    StringConstraints,
+    TypeAdapter,
+    ValidationError,
+    field_validator,
+)
+
+from provisioner.contract.queue import ENQUEUE, Kind, enqueue_parameters
+
+Subject = tuple[Kind, str]
+
+_SUBSCRIPTION_ID = re.compile(r"sub_[A-Za-z0-9_]{1,250}")
+_CHARGE_ID = re.compile(r"(?:ch|py)_[A-Za-z0-9_]{1,250}")
+_SESSION_ID = re.compile(r"cs_[A-Za-z0-9_]{1,250}")
+
+
+class NotAnEventError(ValueError):
+    """The text is not the JSON of a Stripe event; the message says what to send."""
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """An event known to be Stripe's.
+
+    `subject` is what may have changed and is looked at again; `expired_session` the checkout session that
+    has ended; `payload` its JSON exactly as it came.
+    """
+
+    id: str
+    type: str
+    created: datetime
+    subject: Subject | None
+    expired_session: str | None
+    payload: str
+
+
+class _Envelope(BaseModel):
+    id: Annotated[str, StringConstraints(pattern=r"^evt_[A-Za-z0-9_]{1,250}$")]
+    type: Annotated[str, StringConstraints(pattern=r"^[a-z0-9_.]{1,120}$")]
+    created: AwareDatetime
+    data: dict[str, Any] = {}
+
+    @field_validator("created")
+    @classmethod
+    def _has_a_year_that_databases_know(cls, value: datetime) -> datetime:
+        if not 2000 <= value.year <= 9000:
+            raise ValueError("must be a time of ours")
+        return value.astimezone(UTC)
+
+
+_ENVELOPE = TypeAdapter(_Envelope)
+
+# One statement: one round trip, and all of it or nothing. Rows are locked in one order whatever the batch
+# (events, then work items, then checkouts, each sorted), or two batches could wait for each other.
+# What an event says beyond its subject is never acted upon, so JSON that jsonb does not hold (NUL, lone
+# surrogates, vast numbers) is kept as its bytes, and the event counts.
+_STORE = sql.SQL("""
+    WITH event AS MATERIALIZED (
+        SELECT * FROM unnest(
+            %(ids)b::text[], %(types)b::text[], %(created)b::timestamptz[],
+            %(subject_kinds)s::text[], %(subject_keys)s::text[], %(payloads)b::text[]
+        ) AS e (id, type, created, subject_kind, subject_key, payload)
+    ), stored AS (
+        INSERT INTO stripe_event (id, type, created, subject_kind, subject_key, payload)
+        SELECT id, type, created, subject_kind, subject_key,
+               CASE WHEN pg_input_is_valid(payload, 'jsonb') THEN payload::jsonb
+                    ELSE jsonb_build_object('berth_raw_base64',
+                             translate(encode(convert_to(payload, 'UTF8'), 'base64'), chr(10), '')) END
+          FROM event
+         ORDER BY id
+        ON CONFLICT (id) DO NOTHING RETURNING id
+    ), enqueued AS (
+        {enqueue} RETURNING key
+    ), expired AS (
+        SELECT id FROM checkout
+         WHERE stripe_session_id = ANY(%(expired_sessions)s::text[]) AND closed_at IS NULL
+           AND (SELECT count(*) FROM enqueued) >= 0
+         ORDER BY id
+           FOR UPDATE
+    ), closed AS (
+        UPDATE checkout SET closed_at = now() FROM expired WHERE checkout.id = expired.id
+    )
+    SELECT id FROM stored
+""").format(enqueue=sql.SQL(ENQUEUE))
+
+
+def parse_event(text: str) -> Event:
+    """Read an event whose origin is beyond doubt.
+
+    Raises:
+        NotAnEventError: it is not the JSON of an event.
+    """
+    try:
+        # json, not pydantic's parser: that one refuses lone surrogates, which are no reason to lose an event.
+        envelope = _ENVELOPE.validate_python(json.loads(text, parse_constant=_refuse_constant))
+    except (ValueError, ValidationError, RecursionError):
+        raise NotAnEventError("Send a Stripe event as JSON.") from None
+    obj = envelope.data.get("object")
+    known = obj if isinstance(obj, dict) else {}
+    expired = envelope.type == "checkout.session.expired"
+    return Event(
+        id=envelope.id,
+        type=envelope.type,
+        created=envelope.created,
+        subject=subject_of(envelope.type, known),
+        expired_session=_id(known.get("id"), _SESSION_ID) if expired else None,
+        payload=text,
+    )
+
+
+async def store_events(conn: AsyncConnection[Any], events: Sequence[Event]) -> frozenset[str]:
+    """Put `events` into the inbox and their subjects on the work queue; return the ids that were new.
+
+    All or none of them, in one statement; in a transaction of the caller's, with it. An event that the inbox
+    has enqueues again: a person who resends one wants something to happen. Nobody is woken:
+    `queue.ring` does that once this is committed (docs/decisions/0006-doorbell.md).
+
+    Raises:
+        psycopg.Error: nothing was stored.
+    """
+    if not events:
+        return frozenset()
+    subjects = {event.subject for event in events if event.subject is not None}
+    cursor = await conn.execute(
+        _STORE,
+        {
+            "ids": [event.id for event in events],
+            "types": [event.type for event in events],
+            "created": [event.created for event in events],
+            "subject_kinds": [event.subject and event.subject[0].value for event in events],
+            "subject_keys": [event.subject and event.subject[1] for event in events],
+            "payloads": [event.payload for event in events],
+            "expired_sessions": [event.expired_session for event in events if event.expired_session],
+            **enqueue_parameters(subjects),
+        },
+    )
+    return frozenset(row[0] for row in await cursor.fetchall())
+
+
+def subject_of(event_type: str, obj: dict[str, Any]) -> Subject | None:
+    """Return what an event about `obj` says to look at again, if anything.
+
+    An invoice names its subscription under `parent.subscription_details` since API version 2025-03-31, at the
+    top before (https://docs.stripe.com/changelog/basil/2025-03-31/adds-new-parent-field-to-invoicing-objects).
+    A refund and a dispute name their charge.
+    """
+    if event_type.startswith("customer.subscription."):
+        return _subscription(obj.get("id"))
+    if event_type.startswith("checkout.session."):
+        return _subscription(obj.get("subscription"))
+    if event_type.startswith("invoice."):
+        parent = obj.get("parent")
+        details = parent.get("subscription_details") if isinstance(parent, dict) else None
+        named = details.get("subscription") if isinstance(details, dict) else None
+        return _subscription(named or obj.get("subscription"))
+    if event_type == "charge.refunded":
+        return _charge(obj.get("id"))
+    if event_type.startswith(("charge.dispute.", "charge.refund.", "refund.")):
+        return _charge(obj.get("charge"))
+    return None
+
+
+def _subscription(value: object) -> Subject | None:
+    found = _id(value, _SUBSCRIPTION_ID)
+    return None if found is None else (Kind.SUBSCRIPTION, found)
+
+
+def _charge(value: object) -> Subject | None:
+    found = _id(value, _CHARGE_ID)
+    return None if found is None else (Kind.CHARGE, found)
+
+
+def _id(value: object, pattern: re.Pattern[str]) -> str | None:
+    """Return the id in `value`, which is the id or, expanded, the object that has it."""
+    found = value.get("id") if isinstance(value, dict) else value
+    return found if isinstance(found, str) and pattern.fullmatch(found) else None
+
+
+def _refuse_constant(name: str) -> None:
+    raise ValueError(f"{name} is not JSON")
