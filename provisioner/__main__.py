@@ -26,8 +26,8 @@ from provisioner.contract.errors import PermanentError
 from provisioner.contract.logs import configure_logs
 from provisioner.contract.queue import Kind
 from provisioner.contract.settings import SettingsError, load_settings
-from provisioner.emails import EmailHandler, MailServer
 from provisioner.instances import InstanceHandler
+from provisioner.mailer import Correspondence, EmailHandler, MailServer
 from provisioner.metrics import WorkerMetrics
 from provisioner.scheduler import Scheduler
 from provisioner.secrets import RootKey
@@ -105,7 +105,11 @@ def _handlers(
         platform=platform,
         root=_root_key(settings),
     )
-    emails = EmailHandler(pool, MailServer.from_url(settings.smtp_url.get_secret_value()), settings.mail_from)
+    emails = EmailHandler(
+        pool,
+        MailServer.from_url(settings.smtp_url.get_secret_value()),
+        Correspondence(settings.mail_from, settings.api_url, settings.operator_email),
+    )
     return {
         Kind.SUBSCRIPTION: subscriptions.handle,
         Kind.INSTANCE: instances.handle,

@@ -1,38 +1,45 @@
-"""E-mail: written into the outbox by the transaction that causes it, sent by a worker."""
+"""E-mail is put into the outbox by the transaction that causes it; `provisioner.mailer` sends it."""
 
 import hashlib
+import secrets
 from collections.abc import Mapping
-from dataclasses import dataclass
-from datetime import datetime
-from email.message import EmailMessage
-from email.utils import parseaddr
+from datetime import timedelta
 from enum import StrEnum
 from typing import Any
-from urllib.parse import unquote, urlsplit
 
-import aiosmtplib
-from jinja2 import Environment, PackageLoader, StrictUndefined, TemplateError, select_autoescape
 from psycopg import AsyncConnection
-from psycopg.rows import class_row
 from psycopg.types.json import Jsonb
-from psycopg_pool import AsyncConnectionPool
 
-from provisioner.contract.errors import PermanentError, TemporaryError
 from provisioner.contract.queue import Kind, enqueue
-from provisioner.workqueue import Lease, WorkItem
 
-# For each exchange with the server, seconds.
-SMTP_TIMEOUT = 15.0
+PORTAL_TOKEN = "portal_token"  # noqa: S105 -- the name of a field
+PORTAL_LINK_LIFE = timedelta(days=30)
 
 
 class Template(StrEnum):
-    """The e-mails there are; each is a folder of `templates/` and names what its data must hold.
+    """The e-mails there are; each is a folder of `templates/`. Data are texts, dates as `21 November 2026`.
 
     INSTANCE_READY: title, plan, url.
+    TRIAL_ENDING: title, plan, ends_on.
+    PAYMENT_FAILED: title, plan, amount, suspended_on.
+    SUSPENDED: title, plan, reason, deleted_on ('' when nothing will be deleted).
+    DELETION_SOON: title, plan, days, deleted_on.
+    DELETED: title, plan, deleted_on.
+    OPERATOR_ALERT: what (the subject), sentence, commands (one a line, or '').
     """
 
     INSTANCE_READY = "instance-ready"
+    TRIAL_ENDING = "trial-ending"
+    PAYMENT_FAILED = "payment-failed"
+    SUSPENDED = "suspended"
+    DELETION_SOON = "deletion-soon"
+    DELETED = "deleted"
+    OPERATOR_ALERT = "operator-alert"
 
+
+WITH_PORTAL_LINK = frozenset(
+    {Template.TRIAL_ENDING, Template.PAYMENT_FAILED, Template.SUSPENDED, Template.DELETION_SOON}
+)
 
 _WRITE = """
     INSERT INTO outbox (dedupe_key, customer_id, template, data)
@@ -41,178 +48,42 @@ _WRITE = """
     RETURNING id
 """
 
-_LOAD = """
-    SELECT o.dedupe_key, o.template, o.data, o.sent_at, c.email, c.name
-      FROM outbox o JOIN customer c ON c.id = o.customer_id
-     WHERE o.id = %s
+_LINK = """
+    INSERT INTO portal_link (token_sha256, customer_id, expires_at)
+    VALUES (%s, %s, now() + %s::interval)
 """
-
-_SENT = "UPDATE outbox SET sent_at = now() WHERE id = %s"
 
 
 async def write_email(
     conn: AsyncConnection[Any],
     dedupe_key: str,
-    customer_id: str,
+    customer_id: str | None,
     template: Template,
     data: Mapping[str, str],
 ) -> None:
-    """Put an e-mail to a customer into the outbox, in the caller's transaction.
+    """Put an e-mail into the outbox, in the caller's transaction.
+
+    Those in WITH_PORTAL_LINK get a link to the customer's billing portal by themselves. Its token stands in
+    the row until the e-mail is sent; after that only its hash is known here.
 
     Args:
         conn: the transaction that causes it.
         dedupe_key: names the cause; a second e-mail of the same key is not written.
-        customer_id: whom it goes to, at the address they have when it is sent.
+        customer_id: whom it goes to, at the address they have when it is sent; None is the operator.
         template: which e-mail.
-        data: what the template needs besides the customer's `name`.
+        data: what the template needs besides the customer's `name` and the link.
     """
+    token = secrets.token_urlsafe(32) if template in WITH_PORTAL_LINK else None
     arguments = {
         "dedupe_key": dedupe_key,
         "customer_id": customer_id,
         "template": template,
-        "data": Jsonb(dict(data)),
+        "data": Jsonb({**data, PORTAL_TOKEN: token} if token else dict(data)),
     }
     row = await (await conn.execute(_WRITE, arguments)).fetchone()
-    if row is not None:
-        await enqueue(conn, Kind.EMAIL, str(row[0]))
-
-
-@dataclass(frozen=True, slots=True)
-class MailServer:
-    """Where e-mail goes out. `tls` is implicit TLS; without it STARTTLS is used when the server offers it."""
-
-    host: str
-    port: int
-    tls: bool
-    username: str | None
-    password: str | None
-
-    @staticmethod
-    def from_url(url: str) -> "MailServer":
-        """Parse `smtp[s]://[user:password@]host[:port]`.
-
-        Raises:
-            ValueError: it is not such an address; the message does not repeat it, for it may hold a password.
-        """
-        parts = urlsplit(url)
-        if parts.scheme not in {"smtp", "smtps"} or not parts.hostname:
-            raise ValueError("must look like smtp://host:port or smtps://user:password@host:port")
-        tls = parts.scheme == "smtps"
-        return MailServer(
-            parts.hostname,
-            parts.port or (465 if tls else 587),
-            tls,
-            unquote(parts.username) if parts.username else None,
-            unquote(parts.password) if parts.password else None,
-        )
-
-
-@dataclass(frozen=True, slots=True)
-class _Letter:
-    dedupe_key: str
-    template: str
-    data: Mapping[str, Any]
-    sent_at: datetime | None
-    email: str
-    name: str
-
-
-class EmailHandler:
-    """Handles Kind.EMAIL; the key is the outbox row's id.
-
-    Sent at least once: a crash between the server's answer and our note sends it again, with one Message-ID.
-    """
-
-    def __init__(
-        self, pool: AsyncConnectionPool[AsyncConnection[Any]], server: MailServer, sender: str
-    ) -> None:
-        self._pool = pool
-        self._server = server
-        self._sender = sender
-        self._templates = Environment(
-            loader=PackageLoader("provisioner"),
-            autoescape=select_autoescape(["html"]),
-            undefined=StrictUndefined,
-            keep_trailing_newline=True,
-        )
-
-    async def handle(self, item: WorkItem, lease: Lease) -> datetime | None:
-        """Send the e-mail unless it was sent.
-
-        Raises:
-            TemporaryError: the server is away or busy.
-            PermanentError: the server refused the e-mail, or it cannot be written.
-        """
-        letter = await self._load(item.key)
-        if letter.sent_at is None:
-            await self._send(self._render(letter), item.key)
-            async with lease.transaction() as conn:
-                await conn.execute(_SENT, (int(item.key),))
-        return None
-
-    async def _load(self, key: str) -> _Letter:
-        async with self._pool.connection() as conn, conn.cursor(row_factory=class_row(_Letter)) as cursor:
-            await cursor.execute(_LOAD, (int(key),))
-            letter = await cursor.fetchone()
-        if letter is None:
-            raise PermanentError(
-                f"there is no e-mail {key} in the outbox: somebody removed it; nothing to do"
-            )
-        return letter
-
-    def _render(self, letter: _Letter) -> EmailMessage:
-        words = {**letter.data, "name": letter.name}
-        try:
-            subject, text, html = (
-                self._templates.get_template(f"{letter.template}/{part}").render(words)
-                for part in ("subject.txt", "body.txt", "body.html")
-            )
-        except TemplateError as error:
-            raise PermanentError(
-                f"the e-mail '{letter.template}' cannot be written ({error}): fix its template or its data"
-            ) from error
-        message = EmailMessage()
-        message["Subject"] = " ".join(subject.split())
-        message["From"] = self._sender
-        message["To"] = letter.email
-        message["Message-ID"] = _message_id(letter.dedupe_key, self._sender)
-        message["Auto-Submitted"] = "auto-generated"
-        message.set_content(text)
-        message.add_alternative(html, subtype="html")
-        return message
-
-    async def _send(self, message: EmailMessage, key: str) -> None:
-        server = self._server
-        try:
-            await aiosmtplib.send(
-                message,
-                hostname=server.host,
-                port=server.port,
-                use_tls=server.tls,
-                username=server.username,
-                password=server.password,
-                timeout=SMTP_TIMEOUT,
-            )
-        except aiosmtplib.SMTPRecipientsRefused as error:
-            codes = {refused.code for refused in error.recipients}
-            raise _refused(max(codes), key) from error
-        except aiosmtplib.SMTPResponseException as error:
-            raise _refused(error.code, key) from error
-        except (aiosmtplib.SMTPException, OSError, TimeoutError) as error:
-            raise TemporaryError(
-                f"the mail server {server.host}:{server.port} did not answer ({type(error).__name__})"
-            ) from error
-
-
-def _refused(code: int, key: str) -> Exception:
-    if code >= 500:
-        return PermanentError(
-            f"the mail server refused the e-mail ({code}): check the customer's address, BERTH_MAIL_FROM and"
-            f" BERTH_SMTP_URL, then berth queue retry email {key}"
-        )
-    return TemporaryError(f"the mail server asked to wait ({code})")
-
-
-def _message_id(dedupe_key: str, sender: str) -> str:
-    domain = parseaddr(sender)[1].rpartition("@")[2] or "localhost"
-    return f"<{hashlib.sha256(dedupe_key.encode()).hexdigest()[:32]}@{domain}>"
+    if row is None:
+        return
+    if token:
+        digest = hashlib.sha256(token.encode()).digest()
+        await conn.execute(_LINK, (digest, customer_id, PORTAL_LINK_LIFE))
+    await enqueue(conn, Kind.EMAIL, str(row[0]))

@@ -5,13 +5,19 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, Field, SecretStr
 
 from provisioner.contract.settings import EnvironmentSettings
-from provisioner.emails import MailServer
+from provisioner.mailer import MailServer, is_address
 from provisioner.render import default_charts_folder
 
 
 def _with_slug(value: str) -> str:
     if "{slug}" not in value:
         raise ValueError("must contain {slug}, as in https://{slug}.apps.example.com")
+    return value
+
+
+def _address(value: str) -> str:
+    if not is_address(value):
+        raise ValueError("must be one e-mail address, as in ops@example.com")
     return value
 
 
@@ -23,6 +29,8 @@ def _mail_server(value: SecretStr) -> SecretStr:
 class Settings(EnvironmentSettings):
     """What the provisioner needs to know. Field `x` is `BERTH_X`, or stands in the file `BERTH_X_FILE` names.
 
+    `api_url` is where customers' browsers reach platform_api, for links in e-mails; what needs a person is
+    written to `operator_email`, if there is one.
     `kubeconfig` None means the pod's own service account; `charts_dir` None the charts shipped with Berth.
     """
 
@@ -30,9 +38,11 @@ class Settings(EnvironmentSettings):
     stripe_api_key: SecretStr
     stripe_api_url: str = "https://api.stripe.com"
     apps_url: Annotated[str, AfterValidator(_with_slug)]
+    api_url: str
     root_key: SecretStr
     smtp_url: Annotated[SecretStr, AfterValidator(_mail_server)]
     mail_from: str
+    operator_email: Annotated[str, AfterValidator(_address)] | None = None
     kubeconfig: Path | None = None
     catalogue_dir: Path | None = None
     charts_dir: Path | None = None

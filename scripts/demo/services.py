@@ -75,6 +75,7 @@ class Services:
             "BERTH_STRIPE_API_KEY_FILE": str(secret / "stripe-key"),
             "BERTH_WEBHOOK_SECRET_FILE": str(self.webhook_secret_file),
             "BERTH_ROOT_KEY_FILE": str(secret / "root-key"),
+            "BERTH_API_URL": self.api_url,
             "BERTH_APPS_URL": self.outside.apps_url,
             "BERTH_KUBECONFIG": str(self.outside.kubeconfig),
             "BERTH_INGRESS_CLASS": self.outside.ingress_class,
@@ -84,6 +85,7 @@ class Services:
             "BERTH_PROVISIONER_METRICS_PORT": str(ports.provisioner_metrics),
             "BERTH_SMTP_URL": f"smtp://127.0.0.1:{ports.smtp}",
             "BERTH_MAIL_FROM": "Berth <berth@localhost>",
+            "BERTH_OPERATOR_EMAIL": "operator@localhost",
             **self.extra,
         }
 

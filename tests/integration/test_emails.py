@@ -11,11 +11,13 @@ from aiosmtpd.smtp import SMTP, Envelope, Session
 
 from provisioner.contract.errors import PermanentError, TemporaryError
 from provisioner.contract.queue import Kind
-from provisioner.emails import EmailHandler, MailServer, Template, write_email
+from provisioner.emails import Template, write_email
+from provisioner.mailer import Correspondence, EmailHandler, MailServer
 from provisioner.queue_view import list_items
 from provisioner.workqueue import Lease, WorkQueue
 from tests.integration.queue_tools import LEASE, Pool, expire_lease, put, run_sql
 
+FROM_US = Correspondence("Berth <hello@berth.example>", "https://api.berth.example/", "ops@berth.example")
 DATA = {"title": "MindRoom", "plan": "starter", "url": "http://acme.apps.localhost"}
 
 
@@ -60,7 +62,7 @@ async def write(pool: Pool, key: str = "instance-ready:i1", data: dict[str, str]
 
 
 async def send_due(pool: Pool, queue: WorkQueue, server: MailServer) -> None:
-    handler = EmailHandler(pool, server, "Berth <hello@berth.example>")
+    handler = EmailHandler(pool, server, FROM_US)
     (item,) = await queue.claim(Kind.EMAIL, 1)
     await handler.handle(item, Lease(queue, item))
     assert await queue.finish(item)
@@ -124,7 +126,7 @@ async def test_invariant_9_a_sender_that_lost_its_lease_notes_nothing_and_the_re
     await write(pool)
     (item,) = await queue.claim(Kind.EMAIL, 1)
     await expire_lease(pool, item.key)
-    handler = EmailHandler(pool, server, "hello@berth.example")
+    handler = EmailHandler(pool, server, FROM_US)
     with pytest.raises(Exception, match="was lost"):
         await handler.handle(item, Lease(queue, item))
     assert await sent(pool) == [False]
@@ -176,7 +178,7 @@ async def test_a_line_break_in_a_title_forges_no_header(
 
 @pytest.mark.parametrize("template", list(Template))
 async def test_every_template_has_its_parts(pool: Pool, template: Template) -> None:
-    handler = EmailHandler(pool, MailServer("x", 1, tls=False, username=None, password=None), "a@b.c")
+    handler = EmailHandler(pool, MailServer("x", 1, tls=False, username=None, password=None), FROM_US)
     for part in ("subject.txt", "body.txt", "body.html"):
         assert handler._templates.get_template(f"{template}/{part}")
 

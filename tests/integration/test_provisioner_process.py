@@ -47,6 +47,7 @@ def settings(tmp_path: Path, database_url: str) -> dict[str, str]:
         "BERTH_STRIPE_API_KEY": "sk_test_process",
         "BERTH_STRIPE_API_URL": f"http://127.0.0.1:{NOWHERE}",
         "BERTH_APPS_URL": "http://{slug}.apps.localhost:8088",
+        "BERTH_API_URL": "http://127.0.0.1:8080",
         "BERTH_ROOT_KEY_FILE": str(root_key),
         "BERTH_SMTP_URL": f"smtp://127.0.0.1:{NOWHERE}",
         "BERTH_MAIL_FROM": "hello@berth.example",
