@@ -1,6 +1,7 @@
 """Stripe's error envelope."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 ErrorType = Literal["api_error", "card_error", "idempotency_error", "invalid_request_error"]
@@ -16,6 +17,7 @@ class ApiError(Exception):
         param: the parameter at fault, as the form names it: `line_items[0][price]`.
         status: the HTTP status.
         began: whether an operation had begun, in which case its idempotency key replays this answer.
+        details: what else the envelope holds: `decline_code`, the `payment_intent`.
     """
 
     message: str
@@ -24,6 +26,7 @@ class ApiError(Exception):
     status: int = 400
     type: ErrorType = "invalid_request_error"
     began: bool = True
+    details: Mapping[str, Any] = field(default_factory=dict)
 
     def __str__(self) -> str:
         return self.message
@@ -31,6 +34,7 @@ class ApiError(Exception):
     def envelope(self) -> dict[str, Any]:
         """The body Stripe answers."""
         fields = {"code": self.code, "message": self.message, "param": self.param, "type": self.type}
+        fields |= self.details
         return {"error": {name: value for name, value in fields.items() if value is not None}}
 
 

@@ -58,12 +58,14 @@ class Change:
         saved: objects to store, new or changed.
         events: in the order they happen.
         removed: ids to forget.
+        refusal: what the caller gets instead of the answer, though all of this did happen: a declined payment.
     """
 
     answer: Json
     saved: tuple[Json, ...] = ()
     events: tuple[Draft, ...] = ()
     removed: tuple[str, ...] = ()
+    refusal: ApiError | None = None
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,8 @@ from starlette.requests import Request
 from starlette.responses import HTMLResponse, RedirectResponse, Response
 from starlette.routing import Route
 
-from sandbox.stripe_api.cards import CardRefusedError, charge
+from sandbox.stripe_api.cards import CardRefusedError
+from sandbox.stripe_api.cards import typed as typed_card
 from sandbox.stripe_api.ledger import Ledger, new_id
 from sandbox.stripe_api.money import amount_text, interval_text
 from sandbox.stripe_api.objects import Cause, Json
@@ -90,7 +91,9 @@ class Pages:
 
     def _charge(self, session: Json, typed: Typed) -> Response:
         now = int(self.ledger.clock())
-        card = charge(typed.card_number, typed.expiry, now)
+        card = typed_card(typed.card_number, typed.expiry, now)
+        if card.test.refusal is not None and not card.test.attaches:
+            raise CardRefusedError(card.test.refusal.message)
         if _needs_email(session) and "@" not in typed.email:
             raise CardRefusedError("Your email address is incomplete.")
         buyer = Buyer(card, typed.email or None, typed.name or None)

@@ -3,7 +3,7 @@
 from typing import Any
 
 from sandbox.stripe_api.errors import ApiError
-from sandbox.stripe_api.objects import Json, list_of
+from sandbox.stripe_api.objects import Json, list_of, public
 from sandbox.stripe_api.store import Query, State, every
 
 DEEPEST_EXPANSION = 4
@@ -37,8 +37,13 @@ _EXPANDABLE = {
 """By kind (or place within one), the fields that hold an id and may show the object instead."""
 
 
+_SECRET = frozenset({"former_secrets", "secret"})
+"""Of a webhook endpoint; its creation alone shows the secret."""
+
+
 def shown(found: Json, state: State) -> Json:
     """A stored object as answers and events show it when nothing is expanded."""
+    found = public(found)
     match found["object"]:
         case "subscription":
             items = [_priced(item, state) for item in found["items"]["data"]]
@@ -46,7 +51,7 @@ def shown(found: Json, state: State) -> Json:
         case "checkout.session":
             return {name: value for name, value in found.items() if name != "line_items"}
         case "webhook_endpoint":
-            return {name: value for name, value in found.items() if name != "secret"}
+            return {name: value for name, value in found.items() if name not in _SECRET}
         case _:
             return found
 

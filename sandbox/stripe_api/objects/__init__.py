@@ -9,6 +9,12 @@ from sandbox.stripe_api.objects.catalogue import (
     price,
     product,
 )
+from sandbox.stripe_api.objects.charges import (
+    charge,
+    dispute,
+    payment_intent,
+    refund,
+)
 from sandbox.stripe_api.objects.checkout import (
     checkout_session,
     customer_details,
@@ -18,6 +24,7 @@ from sandbox.stripe_api.objects.common import (
     API_VERSION,
     Json,
     list_of,
+    public,
 )
 from sandbox.stripe_api.objects.customers import (
     customer,
@@ -54,16 +61,21 @@ __all__ = [
     "Line",
     "Period",
     "card",
+    "charge",
     "checkout_session",
     "customer",
     "customer_details",
+    "dispute",
     "event",
     "invoice_line",
     "list_of",
     "paid_invoice",
+    "payment_intent",
     "payment_method",
     "price",
     "product",
+    "public",
+    "refund",
     "session_item",
     "subscription",
     "subscription_item",

@@ -7,10 +7,14 @@ from sandbox.stripe_api.objects.common import Json
 
 
 def payment_method(method_id: str, now: int, card: Json, billing: Mapping[str, Any]) -> Json:
-    """A card attached to the customer in `billing`."""
+    """A card of the customer in `billing`, or of nobody yet.
+
+    `_set_up` says whether its holder has authenticated it for payments while they are away.
+    """
     return {
         "id": method_id,
         "object": "payment_method",
+        "_set_up": False,
         "allow_redisplay": "limited",
         "billing_details": {
             "address": dict.fromkeys(("city", "country", "line1", "line2", "postal_code", "state")),

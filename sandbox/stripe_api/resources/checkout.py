@@ -33,6 +33,7 @@ from sandbox.stripe_api.params import (
     Timestamp,
     Url,
 )
+from sandbox.stripe_api.payments import attached, new_method
 from sandbox.stripe_api.present import line_items, shown
 from sandbox.stripe_api.resources.subscriptions import NewSubscription, subscribe
 from sandbox.stripe_api.store import Query, State
@@ -197,9 +198,8 @@ def paid(session: Json, buyer: Buyer, state: State, moment: Moment) -> Change:
     new_customer = session["customer"] is None
     customer = _customer(session, buyer, state, moment)
     customer = {**customer, "currency": session["currency"]}
-    card = objects.card(buyer.card.number, buyer.card.brand, buyer.card.exp_month, buyer.card.exp_year)
-    billing = {"customer": customer["id"], "email": customer["email"], "name": buyer.name or customer["name"]}
-    method = objects.payment_method(moment.new_id("pm"), moment.now, card, billing)
+    billing = {"email": customer["email"], "name": buyer.name or customer["name"]}
+    method = attached(new_method(buyer.card, billing, moment), customer)
     promised = found(state, _PROMISE, _promise_id(session["id"]))
     sold = subscribe(
         NewSubscription(
@@ -231,7 +231,7 @@ def paid(session: Json, buyer: Buyer, state: State, moment: Moment) -> Change:
         (customer, method, sold.subscription, sold.invoice, complete),
         (
             *((Draft("customer.created", customer),) if new_customer else ()),
-            Draft("payment_method.attached", method),
+            Draft("payment_method.attached", objects.public(method)),
             Draft("customer.subscription.created", shown(sold.subscription, state)),
             Draft("checkout.session.completed", answer),
             Draft("invoice.created", sold.invoice),

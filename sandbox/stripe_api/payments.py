@@ -1,0 +1,253 @@
+"""Charging a card: what comes of a payment intent, and what Stripe says about it. Pure."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from enum import Enum
+from typing import Literal
+
+from sandbox.stripe_api import cards, objects
+from sandbox.stripe_api.cards import NOT_AUTHENTICATED, Card, Refusal
+from sandbox.stripe_api.errors import ApiError
+from sandbox.stripe_api.objects import Json, public
+from sandbox.stripe_api.operation import Draft, Moment
+
+Outcome = Literal["paid", "declined", "requires_action"]
+
+
+class Holder(Enum):
+    """Where the card's holder is while it is charged."""
+
+    AT_CHECKOUT = "on the hosted page, and has authenticated there if the card asked for it"
+    AUTHENTICATED = "has just authenticated this payment"
+    PRESENT = "behind the caller, who can lead them to authenticate"
+    AWAY = "away: the card has to pay by itself"
+
+
+@dataclass(frozen=True)
+class Due:
+    """Money to collect.
+
+    Attributes:
+        payment_method: None when the customer has no card, which is a decline.
+        amount: more than 0, in the currency's smallest unit.
+        off_session: whether the card's holder is away, as at a renewal.
+        invoice: the invoice it pays.
+        at_checkout: whether the holder is on the hosted page, where Stripe asks for authentication first.
+    """
+
+    customer: Json
+    payment_method: Json | None
+    amount: int
+    currency: str
+    description: str | None
+    metadata: Mapping[str, str]
+    off_session: bool
+    invoice: str | None = None
+    at_checkout: bool = False
+
+    @property
+    def holder(self) -> Holder:
+        """Where the card's holder is."""
+        if self.at_checkout:
+            return Holder.AT_CHECKOUT
+        return Holder.AWAY if self.off_session else Holder.PRESENT
+
+
+@dataclass(frozen=True)
+class Collected:
+    """What came of an attempt.
+
+    Attributes:
+        intent: `requires_payment_method` after a decline: `attempt` may try it again.
+        charge: None when the bank was not asked.
+        error: what an API call that wanted the money now answers; None unless declined.
+        saved: all objects to store: the intent, the charge and what else changed.
+        events: in their order.
+    """
+
+    intent: Json
+    charge: Json | None
+    outcome: Outcome
+    error: ApiError | None
+    saved: tuple[Json, ...]
+    events: tuple[Draft, ...]
+
+
+def collect(due: Due, moment: Moment) -> Collected:
+    """Make a payment intent for what is due and try it once."""
+    given = {
+        "amount": due.amount,
+        "currency": due.currency,
+        "customer": due.customer["id"],
+        "description": due.description,
+        "invoice": due.invoice,
+        "metadata": due.metadata,
+        "secret": moment.new_id("secret"),
+        "setup_future_usage": "off_session" if due.invoice else None,
+    }
+    intent = objects.payment_intent(moment.new_id("pi"), moment.now, given)
+    tried = attempt(intent, due.payment_method, due.holder, moment)
+    return replace(tried, events=(Draft("payment_intent.created", public(intent)), *tried.events))
+
+
+def attempt(intent: Json, method: Json | None, holder: Holder, moment: Moment) -> Collected:
+    """Try a payment intent, also once more after a decline or when its holder has authenticated."""
+    if method is None:
+        return _without_card(intent)
+    card = cards.behaviour(method["card"]["last4"])
+    if card.refusal is not None and not (card.attaches and holder is Holder.AT_CHECKOUT):
+        return _declined(intent, method, card.refusal, moment)
+    if not _wants_authentication(method, holder):
+        return _paid(intent, method, holder, moment)
+    if holder is Holder.AWAY and intent["_invoice"] is None:
+        return _declined(intent, method, NOT_AUTHENTICATED, moment)
+    return _waiting(intent, method, moment)
+
+
+def authentication_failed(intent: Json, method: Json) -> Collected:
+    """The holder did not authenticate: the intent wants another card."""
+    sentence = (
+        "We are unable to authenticate your payment method. Please choose a different payment method"
+        " and try again."
+    )
+    refusal = Refusal("payment_intent_authentication_failure", None, sentence)
+    return _failed(intent, method, refusal, None)
+
+
+def wants_authentication(method: Json) -> bool:
+    """Whether a card's holder has to authenticate on the hosted page."""
+    return _wants_authentication(method, Holder.PRESENT)
+
+
+def _wants_authentication(method: Json, holder: Holder) -> bool:
+    if holder in (Holder.AT_CHECKOUT, Holder.AUTHENTICATED):
+        return False
+    match cards.behaviour(method["card"]["last4"]).authentication:
+        case "never":
+            return False
+        case "always":
+            return True
+        case "until_set_up":
+            return holder is Holder.PRESENT or not method["_set_up"]
+
+
+def _paid(intent: Json, method: Json, holder: Holder, moment: Moment) -> Collected:
+    charge = objects.charge(moment.new_id("ch"), moment.now, intent, method, None)
+    paid = {
+        **intent,
+        "amount_received": intent["amount"],
+        "last_payment_error": None,
+        "latest_charge": charge["id"],
+        "next_action": None,
+        "payment_method": method["id"],
+        "status": "succeeded",
+    }
+    events = (Draft("charge.succeeded", charge), Draft("payment_intent.succeeded", public(paid)))
+    result = Collected(paid, charge, "paid", None, (paid, charge), events)
+    if holder is not Holder.AWAY and intent["setup_future_usage"] == "off_session":
+        result = replace(result, saved=(*result.saved, {**method, "_set_up": True}))
+    reason = cards.behaviour(method["card"]["last4"]).dispute
+    return result if reason is None else _disputed(result, charge, reason, moment)
+
+
+def _disputed(result: Collected, charge: Json, reason: str, moment: Moment) -> Collected:
+    changed, dispute = disputed(charge, reason, moment)
+    return replace(
+        result,
+        charge=changed,
+        saved=(*result.saved, changed, dispute),
+        events=(*result.events, Draft("charge.dispute.created", dispute)),
+    )
+
+
+def disputed(charge: Json, reason: str, moment: Moment) -> tuple[Json, Json]:
+    """A paid charge as it is once its holder disputes it, and the dispute."""
+    dispute = objects.dispute(moment.new_id("du"), moment.now, charge, reason)
+    return {**charge, "disputed": True}, dispute
+
+
+def _waiting(intent: Json, method: Json, moment: Moment) -> Collected:
+    waiting = {
+        **intent,
+        "last_payment_error": None,
+        "next_action": {
+            "redirect_to_url": {
+                "return_url": intent["_return_url"],
+                "url": f"{moment.base_url}/authenticate/{intent['id']}",
+            },
+            "type": "redirect_to_url",
+        },
+        "payment_method": method["id"],
+        "status": "requires_action",
+    }
+    event = Draft("payment_intent.requires_action", public(waiting))
+    return Collected(waiting, None, "requires_action", None, (waiting,), (event,))
+
+
+def _declined(intent: Json, method: Json, refusal: Refusal, moment: Moment) -> Collected:
+    charge = objects.charge(moment.new_id("ch"), moment.now, intent, method, refusal)
+    return _failed(intent, method, refusal, charge)
+
+
+def _failed(intent: Json, method: Json, refusal: Refusal, charge: Json | None) -> Collected:
+    problem = {
+        "charge": charge and charge["id"],
+        "code": refusal.code,
+        "decline_code": refusal.decline_code,
+        "message": refusal.message,
+        "payment_method": public(method),
+        "type": "invalid_request_error" if charge is None else "card_error",
+    }
+    failed = {
+        **intent,
+        "last_payment_error": {name: value for name, value in problem.items() if value is not None},
+        "latest_charge": intent["latest_charge"] if charge is None else charge["id"],
+        "next_action": None,
+        "payment_method": None,
+        "status": "requires_payment_method",
+    }
+    charged = () if charge is None else (charge,)
+    events = (
+        *(Draft("charge.failed", one) for one in charged),
+        Draft("payment_intent.payment_failed", public(failed)),
+    )
+    error = refused(refusal, method, failed)
+    return Collected(failed, charge, "declined", error, (failed, *charged), events)
+
+
+def refused(refusal: Refusal, method: Json, intent: Json | None = None) -> ApiError:
+    """The 402 an API call answers when a bank refuses."""
+    details = {"decline_code": refusal.decline_code, "payment_method": public(method)}
+    if intent is not None:
+        details |= {"charge": intent["latest_charge"], "payment_intent": public(intent)}
+    return ApiError(refusal.message, refusal.code, status=402, type="card_error", details=details)
+
+
+def _without_card(intent: Json) -> Collected:
+    sentence = "This customer has no attached payment source or default payment method."
+    error = ApiError(sentence, "resource_missing", details={"payment_intent": public(intent)})
+    return Collected(intent, None, "declined", error, (intent,), ())
+
+
+def new_method(card: Card, billing: Mapping[str, str | None], moment: Moment) -> Json:
+    """A payment method for a card, of nobody yet; `billing` may hold email and name."""
+    shape = objects.card(card.test.number, card.test.brand, card.exp_month, card.exp_year)
+    given = {"email": billing.get("email"), "name": billing.get("name"), "customer": None}
+    return objects.payment_method(moment.new_id("pm"), moment.now, shape, given)
+
+
+def attached(method: Json, customer: Json) -> Json:
+    """The payment method as the customer's; `payment_method.attached` tells of it.
+
+    Raises:
+        ApiError: the bank refuses the card, or another customer has it.
+    """
+    card = cards.behaviour(method["card"]["last4"])
+    if card.refusal is not None and not card.attaches:
+        raise refused(card.refusal, method)
+    if method["customer"] not in (None, customer["id"]):
+        raise ApiError(
+            "The payment method you provided has already been attached to a customer.",
+            "payment_method_already_attached",
+        )
+    return {**method, "customer": customer["id"]}
