@@ -1,11 +1,12 @@
 """What Stripe says now. A thin layer over the official client: typed rows out, our two kinds of error."""
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping
-from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from collections.abc import AsyncIterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
+from itertools import takewhile
 from types import TracebackType
-from typing import Annotated, Any, Self
+from typing import Annotated, Any, Self, TypeVar
 
 import stripe
 from pydantic import BaseModel, BeforeValidator, Field, ValidationError
@@ -33,12 +34,41 @@ class StripeItem:
     lookup_key: str | None
     interval: str | None
     quantity: int
+    current_period_start: datetime
     current_period_end: datetime
 
 
 @dataclass(frozen=True, slots=True)
+class StripeInvoice:
+    """A bill; `amount_due` in hundredths of `currency`; `since` is when it was finalized, else created."""
+
+    id: str
+    status: str
+    since: datetime
+    amount_due: int
+    currency: str
+    attempt_count: int
+
+
+@dataclass(frozen=True, slots=True)
+class StripeTestClock:
+    """A time of its own, which passes only when somebody advances it."""
+
+    id: str
+    frozen_time: datetime
+
+
+@dataclass(frozen=True, slots=True)
 class StripeSubscription:
-    """A subscription as Stripe has it at this moment; times are aware, `items` has at least one."""
+    """A subscription as Stripe has it at this moment; times are aware, `items` has at least one.
+
+    A list holds neither `latest_invoice` nor `test_clock` nor `past_due_since`.
+
+    Attributes:
+        cancel_at_period_end: whether it ends by itself. Flexible billing says so with `cancel_at` alone:
+            https://docs.stripe.com/billing/subscriptions/billing-mode/compare.
+        past_due_since: the time of the oldest bill of those that are unpaid up to now; None unless past due.
+    """
 
     id: str
     status: str
@@ -47,7 +77,12 @@ class StripeSubscription:
     cancel_at_period_end: bool
     metadata: Mapping[str, str]
     created: datetime
-    trial_end: datetime | None
+    trial_end: datetime | None = None
+    cancel_at: datetime | None = None
+    ended_at: datetime | None = None
+    past_due_since: datetime | None = None
+    latest_invoice: StripeInvoice | None = None
+    test_clock: StripeTestClock | None = None
 
     @property
     def current_period_end(self) -> datetime:
@@ -90,10 +125,28 @@ class StripeClient:
         """
         try:
             async with asyncio.timeout(CALL_TIMEOUT):
-                found = await self._client.v1.subscriptions.retrieve_async(subscription_id)
+                found = await self._client.v1.subscriptions.retrieve_async(
+                    subscription_id, {"expand": ["latest_invoice", "test_clock"]}
+                )
         except (stripe.StripeError, TimeoutError) as error:
             raise _translated(error, f"subscription {subscription_id}") from error
-        return _subscription(found.to_dict())
+        subscription = _subscription(found.to_dict())
+        if subscription.status != "past_due":
+            return subscription
+        invoices = await self._invoices(subscription_id)
+        return replace(subscription, past_due_since=_past_due_since(subscription, invoices))
+
+    async def _invoices(self, subscription_id: str) -> list[StripeInvoice]:
+        """The newest bills of a subscription, newest first."""
+        what = f"the invoices of subscription {subscription_id}"
+        try:
+            async with asyncio.timeout(CALL_TIMEOUT):
+                page = await self._client.v1.invoices.list_async(
+                    {"subscription": subscription_id, "limit": PAGE}
+                )
+        except (stripe.StripeError, TimeoutError) as error:
+            raise _translated(error, what) from error
+        return [_invoice(_read(_Invoice, invoice.to_dict(), what)) for invoice in page.data]
 
     async def list_subscriptions(self) -> AsyncIterator[StripeSubscription]:
         """Every subscription that was not canceled, newest first.
@@ -166,6 +219,7 @@ class _Price(BaseModel):
 class _Item(BaseModel):
     price: _Price
     quantity: int = 1
+    current_period_start: datetime
     current_period_end: datetime
 
 
@@ -173,8 +227,32 @@ class _Items(BaseModel):
     data: list[_Item] = Field(min_length=1)
 
 
+class _Transitions(BaseModel):
+    finalized_at: datetime | None
+
+
+class _Invoice(BaseModel):
+    id: str
+    status: str
+    created: datetime
+    status_transitions: _Transitions
+    amount_due: int
+    currency: str
+    attempt_count: int
+
+
+class _TestClock(BaseModel):
+    id: str
+    frozen_time: datetime
+
+
 def _id(value: object) -> object:
     return value.get("id") if isinstance(value, dict) else value
+
+
+def _expanded(value: object) -> object:
+    """The object itself; None for a mere id."""
+    return value if isinstance(value, dict) else None
 
 
 class _Subscription(BaseModel):
@@ -186,26 +264,41 @@ class _Subscription(BaseModel):
     metadata: dict[str, str] = {}
     created: datetime
     trial_end: datetime | None = None
+    cancel_at: datetime | None = None
+    ended_at: datetime | None = None
+    latest_invoice: Annotated[_Invoice | None, BeforeValidator(_expanded)] = None
+    test_clock: Annotated[_TestClock | None, BeforeValidator(_expanded)] = None
 
 
-def _subscription(raw: Mapping[str, Any]) -> StripeSubscription:
+M = TypeVar("M", bound=BaseModel)
+
+
+def _read(model: type[M], raw: Mapping[str, Any], what: str) -> M:
     try:
-        found = _Subscription.model_validate(raw)
+        return model.model_validate(raw)
     except ValidationError as error:
         fields = ", ".join(sorted({".".join(map(str, e["loc"])) for e in error.errors()}))
         raise PermanentError(
-            f"Stripe's subscription {raw.get('id')} has fields Berth does not understand ({fields}): upgrade"
-            " Berth"
+            f"Stripe's answer about {what} has fields Berth does not understand ({fields}): upgrade Berth"
         ) from error
+
+
+def _subscription(raw: Mapping[str, Any]) -> StripeSubscription:
+    found = _read(_Subscription, raw, f"subscription {raw.get('id')}")
+    clock = found.test_clock
     return StripeSubscription(
         id=found.id,
         status=found.status,
         customer_id=found.customer,
         items=tuple(_item(item) for item in found.items.data),
-        cancel_at_period_end=found.cancel_at_period_end,
+        cancel_at_period_end=found.cancel_at_period_end or found.cancel_at is not None,
         metadata=found.metadata,
-        created=found.created.astimezone(UTC),
+        created=found.created,
         trial_end=found.trial_end,
+        cancel_at=found.cancel_at,
+        ended_at=found.ended_at,
+        latest_invoice=_invoice(found.latest_invoice) if found.latest_invoice else None,
+        test_clock=StripeTestClock(clock.id, clock.frozen_time) if clock else None,
     )
 
 
@@ -215,5 +308,33 @@ def _item(item: _Item) -> StripeItem:
         lookup_key=item.price.lookup_key,
         interval=item.price.recurring.interval if item.price.recurring else None,
         quantity=item.quantity,
+        current_period_start=item.current_period_start,
         current_period_end=item.current_period_end,
     )
+
+
+def _invoice(invoice: _Invoice) -> StripeInvoice:
+    return StripeInvoice(
+        id=invoice.id,
+        status=invoice.status,
+        since=invoice.status_transitions.finalized_at or invoice.created,
+        amount_due=invoice.amount_due,
+        currency=invoice.currency,
+        attempt_count=invoice.attempt_count,
+    )
+
+
+def _past_due_since(subscription: StripeSubscription, invoices: Sequence[StripeInvoice]) -> datetime:
+    """When the failing began that goes on still: a paid bill ends it, a further unpaid one does not renew it.
+
+    Told from Stripe's present state alone, so that whoever missed what was between comes to the same.
+    """
+    unpaid = [
+        invoice.since
+        for invoice in takewhile(lambda invoice: invoice.status != "paid", invoices)
+        if invoice.status in {"open", "uncollectible"}
+    ]
+    if unpaid:
+        return min(unpaid)
+    latest = subscription.latest_invoice
+    return latest.since if latest else min(item.current_period_start for item in subscription.items)

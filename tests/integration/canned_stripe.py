@@ -49,10 +49,30 @@ def price(key: str | None) -> dict[str, Any]:
 def items(*lookup_keys: str) -> dict[str, Any]:
     """Lines of a subscription, one per price."""
     lines = [
-        {"id": f"si_{n}", "quantity": 1, "price": price(key), "current_period_end": AUGUST}
+        {
+            "id": f"si_{n}",
+            "quantity": 1,
+            "price": price(key),
+            "current_period_start": JULY,
+            "current_period_end": AUGUST,
+        }
         for n, key in enumerate(lookup_keys)
     ]
     return {"object": "list", "data": lines, "has_more": False}
+
+
+def invoice(id_: str, status: str, finalized: int | None, created: int = JULY) -> dict[str, Any]:
+    """A bill as Stripe shows it, of what we read."""
+    return {
+        "id": id_,
+        "object": "invoice",
+        "status": status,
+        "created": created,
+        "status_transitions": {"finalized_at": finalized},
+        "amount_due": 2900,
+        "currency": "usd",
+        "attempt_count": 1,
+    }
 
 
 def subscription(id_: str = "sub_1", **changes: Any) -> dict[str, Any]:  # noqa: ANN401 -- JSON
@@ -67,5 +87,9 @@ def subscription(id_: str = "sub_1", **changes: Any) -> dict[str, Any]:  # noqa:
         "metadata": {"berth_checkout": "co1"},
         "created": JULY,
         "trial_end": None,
+        "cancel_at": None,
+        "ended_at": None,
+        "latest_invoice": invoice("in_1", "paid", JULY),
+        "test_clock": None,
         **changes,
     }

@@ -3,12 +3,19 @@
 from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Any
+from urllib.parse import unquote
 
 import pytest
 
-from provisioner.clients.stripe import NotFoundError, StripeClient, StripeItem
+from provisioner.clients.stripe import (
+    NotFoundError,
+    StripeClient,
+    StripeInvoice,
+    StripeItem,
+    StripeTestClock,
+)
 from provisioner.contract.errors import PermanentError, TemporaryError
-from tests.integration.canned_stripe import AUGUST, JULY, answering, subscription
+from tests.integration.canned_stripe import AUGUST, JULY, answering, invoice, subscription
 
 
 def refusal(kind: str, **more: object) -> dict[str, Any]:
@@ -21,9 +28,12 @@ async def test_a_subscription_is_read_with_all_we_use() -> None:
         canned,
     ):
         found = await client.fetch_subscription("sub_1")
-    assert canned.requests == ["GET /v1/subscriptions/sub_1 HTTP/1.1"]
-    august = datetime.fromtimestamp(AUGUST, UTC)
-    assert found.items == (StripeItem("price_1", "mindroom_pro_month", "month", 1, august),)
+    (request,) = canned.requests
+    assert unquote(request) == (
+        "GET /v1/subscriptions/sub_1?expand[0]=latest_invoice&expand[1]=test_clock HTTP/1.1"
+    )
+    july, august = datetime.fromtimestamp(JULY, UTC), datetime.fromtimestamp(AUGUST, UTC)
+    assert found.items == (StripeItem("price_1", "mindroom_pro_month", "month", 1, july, august),)
     assert (found.id, found.status, found.customer_id) == ("sub_1", "active", "cus_1")
     assert found.current_period_end == august
     assert found.created == datetime.fromtimestamp(JULY, UTC)
@@ -32,6 +42,51 @@ async def test_a_subscription_is_read_with_all_we_use() -> None:
         False,
         None,
     )
+    assert found.latest_invoice == StripeInvoice("in_1", "paid", july, 2900, "usd", 1)
+    assert (found.ended_at, found.cancel_at, found.past_due_since, found.test_clock) == (None,) * 4
+
+
+async def test_the_end_and_a_time_of_its_own_are_read() -> None:
+    said = subscription(
+        cancel_at=AUGUST,
+        ended_at=AUGUST,
+        trial_end=JULY,
+        latest_invoice="in_1",
+        test_clock={"id": "clock_1", "object": "test_helpers.test_clock", "frozen_time": AUGUST},
+    )
+    async with answering((200, {}, said)) as (client, _):
+        found = await client.fetch_subscription("sub_1")
+    august = datetime.fromtimestamp(AUGUST, UTC)
+    assert (found.cancel_at, found.ended_at, found.trial_end) == (
+        august,
+        august,
+        datetime.fromtimestamp(JULY, UTC),
+    )
+    assert found.cancel_at_period_end, "flexible billing says so with cancel_at alone"
+    assert (found.test_clock, found.latest_invoice) == (StripeTestClock("clock_1", august), None)
+
+
+@pytest.mark.parametrize(
+    ("invoices", "since"),
+    [
+        # newest first
+        ([invoice("in_2", "open", JULY + 60), invoice("in_1", "paid", JULY)], JULY + 60),
+        ([invoice("in_2", "open", None, JULY + 30), invoice("in_1", "paid", JULY)], JULY + 30),
+        ([invoice("in_3", "open", JULY + 9), invoice("in_2", "uncollectible", JULY + 5)], JULY + 5),
+        ([invoice("in_3", "draft", None), invoice("in_2", "void", JULY + 2), invoice("in_1", "open", 7)], 7),
+        ([invoice("in_3", "open", 9), invoice("in_2", "paid", 8), invoice("in_1", "open", 7)], 9),
+        ([invoice("in_1", "paid", JULY)], AUGUST),
+    ],
+)
+async def test_a_failing_begins_with_the_oldest_bill_unpaid_up_to_now(
+    invoices: list[dict[str, Any]], since: int
+) -> None:
+    late = subscription(status="past_due", latest_invoice=invoice("in_9", "open", AUGUST))
+    page = {"object": "list", "data": invoices, "has_more": False, "url": "/v1/invoices"}
+    async with answering((200, {}, late), (200, {}, page)) as (client, canned):
+        found = await client.fetch_subscription("sub_1")
+    assert found.past_due_since == datetime.fromtimestamp(since, UTC)
+    assert canned.requests[1] == "GET /v1/invoices?subscription=sub_1&limit=100 HTTP/1.1"
 
 
 @pytest.mark.parametrize(
