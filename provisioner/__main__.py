@@ -26,6 +26,7 @@ from provisioner.contract.errors import PermanentError
 from provisioner.contract.logs import configure_logs
 from provisioner.contract.queue import Kind
 from provisioner.contract.settings import SettingsError, load_settings
+from provisioner.emails import alert_operator
 from provisioner.instances import InstanceHandler
 from provisioner.mailer import Correspondence, EmailHandler, MailServer
 from provisioner.metrics import WorkerMetrics
@@ -70,7 +71,12 @@ async def run(settings: Settings) -> None:
         cluster = await stack.enter_async_context(KubernetesClient.connect(settings.kubeconfig))
         cache = WatchCache(cluster, pool)
         workers = Workers(
-            WorkQueue(pool, f"{socket.gethostname()}:{os.getpid()}", settings.lease),
+            WorkQueue(
+                pool,
+                f"{socket.gethostname()}:{os.getpid()}",
+                settings.lease,
+                alert_operator if settings.operator_email else None,
+            ),
             settings.database_url.get_secret_value(),
             _handlers(settings, pool, source, cluster, cache),
             WorkerOptions(concurrency=settings.workers),

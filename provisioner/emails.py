@@ -11,6 +11,7 @@ from psycopg import AsyncConnection
 from psycopg.types.json import Jsonb
 
 from provisioner.contract.queue import Kind, enqueue
+from provisioner.workqueue import WorkItem
 
 PORTAL_TOKEN = "portal_token"  # noqa: S105 -- the name of a field
 PORTAL_LINK_LIFE = timedelta(days=30)
@@ -53,6 +54,8 @@ _LINK = """
     VALUES (%s, %s, now() + %s::interval)
 """
 
+_TEMPLATE = "SELECT template FROM outbox WHERE id = %s"
+
 
 async def write_email(
     conn: AsyncConnection[Any],
@@ -87,3 +90,22 @@ async def write_email(
         digest = hashlib.sha256(token.encode()).digest()
         await conn.execute(_LINK, (digest, customer_id, PORTAL_LINK_LIFE))
     await enqueue(conn, Kind.EMAIL, str(row[0]))
+
+
+async def alert_operator(conn: AsyncConnection[Any], item: WorkItem, sentence: str) -> None:
+    """Write to the operator that `item` is parked and why, once for each sentence; a `workqueue.Alarm`.
+
+    An alert that is itself parked is not written about, or a wrong address would have alerts beget alerts.
+    """
+    if item.kind is Kind.EMAIL:
+        row = await (await conn.execute(_TEMPLATE, (int(item.key),))).fetchone()
+        if row is None or row[0] == Template.OPERATOR_ALERT:
+            return
+    name = f"{item.kind} {item.key}"
+    data = {
+        "what": f"{name} is parked",
+        "sentence": sentence,
+        "commands": f"berth queue show {name}\nberth queue retry {name}",
+    }
+    digest = hashlib.sha256(sentence.encode()).hexdigest()
+    await write_email(conn, f"parked:{item.kind}:{item.key}:{digest}", None, Template.OPERATOR_ALERT, data)

@@ -173,8 +173,8 @@ class EmailHandler:
             )
         if not is_address(to):
             raise PermanentError(
-                f"what stands as customer {letter.customer_id}'s address is none: correct it, then berth queue"
-                f" retry email {letter.id}"
+                f"customer {letter.customer_id} has no address that can be written to: correct it, then berth"
+                f" queue retry email {letter.id}"
             )
         return to
 

@@ -4,7 +4,7 @@ A lease is `(epoch, lease_until)`. The epoch grows with every claim and never fa
 epoch it speaks for, and the row's lock is held until that write commits, so nobody can claim in between.
 """
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -33,6 +33,10 @@ class WorkItem:
     seq: int
     attempts: int
     lease_until: datetime
+
+
+Alarm = Callable[[AsyncConnection[Any], WorkItem, str], Awaitable[None]]
+"""Tells a person, in the transaction that parks an item, why it was parked."""
 
 
 class LeaseLostError(Exception):
@@ -122,12 +126,20 @@ class WorkQueue:
         pool: connections to the database.
         owner: names this process to people who look at the queue.
         lease: how long a claim holds unless extended.
+        alarm: what a parked item sets off; None when nobody is to be told.
     """
 
-    def __init__(self, pool: AsyncConnectionPool[AsyncConnection[Any]], owner: str, lease: timedelta) -> None:
+    def __init__(
+        self,
+        pool: AsyncConnectionPool[AsyncConnection[Any]],
+        owner: str,
+        lease: timedelta,
+        alarm: Alarm | None = None,
+    ) -> None:
         self._pool = pool
         self._owner = owner
         self.lease = lease
+        self._alarm = alarm
 
     async def claim(self, kind: Kind, limit: int) -> list[WorkItem]:
         """Take up to `limit` due items of `kind` that nobody holds, longest due first."""
@@ -189,8 +201,13 @@ class WorkQueue:
 
         If something happened since the claim, it is tried again after a backoff instead.
         """
-        if await self._write(_PARK, item, seq=item.seq, error=_bounded(error)):
-            return True
+        sentence = _bounded(error)
+        async with self._pool.connection() as conn:
+            arguments = _identity(item) | {"seq": item.seq, "error": sentence}
+            if (await conn.execute(_PARK, arguments)).rowcount == 1:
+                if self._alarm is not None:
+                    await self._alarm(conn, item, sentence)
+                return True
         return await self.fail(item, error)
 
     async def hand_back(self, item: WorkItem) -> bool:

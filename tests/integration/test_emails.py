@@ -5,17 +5,18 @@ import re
 from collections.abc import AsyncIterator
 from email import message_from_bytes, policy
 from email.message import EmailMessage
+from hashlib import sha256
 
 import pytest
 from aiosmtpd.smtp import SMTP, Envelope, Session
 
 from provisioner.contract.errors import PermanentError, TemporaryError
 from provisioner.contract.queue import Kind
-from provisioner.emails import Template, write_email
+from provisioner.emails import WITH_PORTAL_LINK, Template, alert_operator, write_email
 from provisioner.mailer import Correspondence, EmailHandler, MailServer
-from provisioner.queue_view import list_items
-from provisioner.workqueue import Lease, WorkQueue
-from tests.integration.queue_tools import LEASE, Pool, expire_lease, put, run_sql
+from provisioner.queue_view import State, list_items
+from provisioner.workqueue import Alarm, Lease, WorkItem, WorkQueue
+from tests.integration.queue_tools import LEASE, Pool, expire_lease, one_pass, put, row, run_sql
 
 FROM_US = Correspondence("Berth <hello@berth.example>", "https://api.berth.example/", "ops@berth.example")
 DATA = {"title": "MindRoom", "plan": "starter", "url": "http://acme.apps.localhost"}
@@ -167,20 +168,206 @@ async def test_data_that_does_not_fit_the_template_names_what_is_missing(
         await send_due(pool, queue, mailbox[1])
 
 
-async def test_a_line_break_in_a_title_forges_no_header(
-    pool: Pool, queue: WorkQueue, mailbox: tuple[Mailbox, MailServer]
-) -> None:
-    box, server = mailbox
-    await write(pool, data=DATA | {"title": "x\r\nBcc: eve@example.com"})
-    await send_due(pool, queue, server)
-    assert box.mails[0]["Bcc"] is None
+WORDS = DATA | {
+    "ends_on": "21 November 2026",
+    "amount": "$29.00",
+    "suspended_on": "28 November 2026",
+    "reason": "a payment is open since 21 November 2026",
+    "deleted_on": "28 December 2026",
+    "days": "7",
+    "what": "subscription sub_1 is parked",
+    "sentence": "price_1 is unknown: add it to the catalogue",
+    "commands": "berth queue show subscription sub_1",
+}
+
+
+def bodies(mail: EmailMessage) -> tuple[str, str]:
+    text, html = (mail.get_body([kind]) for kind in ("plain", "html"))
+    assert text is not None
+    assert html is not None
+    return text.get_content(), html.get_content()
+
+
+async def write_to(pool: Pool, template: Template, data: dict[str, str], key: str = "k") -> None:
+    customer = None if template is Template.OPERATOR_ALERT else "c1"
+    async with pool.connection() as conn:
+        await write_email(conn, key, customer, template, data)
 
 
 @pytest.mark.parametrize("template", list(Template))
-async def test_every_template_has_its_parts(pool: Pool, template: Template) -> None:
-    handler = EmailHandler(pool, MailServer("x", 1, tls=False, username=None, password=None), FROM_US)
-    for part in ("subject.txt", "body.txt", "body.html"):
-        assert handler._templates.get_template(f"{template}/{part}")
+async def test_every_email_says_what_is_and_loads_nothing_from_elsewhere(
+    pool: Pool, queue: WorkQueue, mailbox: tuple[Mailbox, MailServer], template: Template
+) -> None:
+    box, server = mailbox
+    await write_to(pool, template, WORDS)
+    await send_due(pool, queue, server)
+    (mail,) = box.mails
+    text, html = bodies(mail)
+    assert mail["To"] == ("ops@berth.example" if template is Template.OPERATOR_ALERT else "ann@example.com")
+    for said in SAYS[template]:
+        assert said in text
+        assert said in html
+    assert "src=" not in html
+    assert "\n\n\n" not in text
+
+
+SAYS = {
+    Template.INSTANCE_READY: ("http://acme.apps.localhost",),
+    Template.TRIAL_ENDING: ("21 November 2026", "cancel before"),
+    Template.PAYMENT_FAILED: ("$29.00", "28 November 2026"),
+    Template.SUSPENDED: ("a payment is open since", "28 December 2026"),
+    Template.DELETION_SOON: ("in 7 days", "28 December 2026"),
+    Template.DELETED: ("28 December 2026",),
+    Template.OPERATOR_ALERT: (
+        "sub_1 is parked",
+        "add it to the catalogue",
+        "berth queue show subscription sub_1",
+    ),
+}
+
+
+async def test_what_is_not_deleted_and_what_is_deleted_tomorrow_is_said_so(
+    pool: Pool, queue: WorkQueue, mailbox: tuple[Mailbox, MailServer]
+) -> None:
+    box, server = mailbox
+    await write_to(pool, Template.SUSPENDED, WORDS | {"deleted_on": ""}, "suspended")
+    await send_due(pool, queue, server)
+    await write_to(pool, Template.DELETION_SOON, WORDS | {"days": "1"}, "soon")
+    await send_due(pool, queue, server)
+    suspended, soon = box.mails
+    assert all("deleted" not in body for body in bodies(suspended))
+    assert str(soon["Subject"]).endswith("will be deleted tomorrow")
+
+
+@pytest.mark.parametrize("template", sorted(WITH_PORTAL_LINK))
+async def test_a_billing_email_has_a_link_to_the_portal_that_only_its_reader_knows(
+    pool: Pool, queue: WorkQueue, mailbox: tuple[Mailbox, MailServer], template: Template
+) -> None:
+    box, server = mailbox
+    for _ in range(2):
+        await write_to(pool, template, WORDS)
+    await send_due(pool, queue, server)
+    (link,) = {
+        found
+        for body in bodies(box.mails[0])
+        for found in re.findall(r"https://api\.berth\.example/billing/portal/[\w-]+", body)
+    }
+    async with pool.connection() as conn:
+        (kept,) = await (
+            await conn.execute(
+                "SELECT token_sha256, customer_id, expires_at - created_at = '30 days' FROM portal_link"
+            )
+        ).fetchall()
+        outbox = await (await conn.execute("SELECT data::text FROM outbox")).fetchone()
+    token = link.rsplit("/", 1)[1]
+    assert kept == (sha256(token.encode()).digest(), "c1", True)
+    assert outbox is not None
+    assert token not in outbox[0]
+    assert "21 November 2026" in outbox[0]
+
+
+async def test_it_goes_to_the_address_the_customer_has_when_it_is_sent(
+    pool: Pool, queue: WorkQueue, mailbox: tuple[Mailbox, MailServer]
+) -> None:
+    box, server = mailbox
+    await write(pool)
+    await run_sql(pool, "UPDATE customer SET email = 'ann@new.example'")
+    await send_due(pool, queue, server)
+    assert box.mails[0]["To"] == "ann@new.example"
+
+
+EVIL = "x\r\nBcc: eve@example.com\n\n<script>"
+
+
+@pytest.mark.parametrize("template", list(Template))
+async def test_no_name_and_no_title_forges_a_header_or_a_tag(
+    pool: Pool, queue: WorkQueue, mailbox: tuple[Mailbox, MailServer], template: Template
+) -> None:
+    box, server = mailbox
+    await run_sql(pool, "UPDATE customer SET name = %s", EVIL)
+    await write_to(pool, template, dict.fromkeys(WORDS, EVIL), EVIL)
+    await send_due(pool, queue, server)
+    (mail,) = box.mails
+    assert sorted(mail.keys()) == [
+        *("Auto-Submitted", "Content-Type", "From", "MIME-Version", "Message-ID", "Subject", "To")
+    ]
+    assert "<script>" not in bodies(mail)[1]
+
+
+@pytest.mark.parametrize(
+    "address", ["ann@example.com, eve@example.com", "ann@x\r\nBcc: eve@example.com", "ann"]
+)
+async def test_what_is_not_one_address_is_not_written_to(
+    pool: Pool, queue: WorkQueue, mailbox: tuple[Mailbox, MailServer], address: str
+) -> None:
+    box, server = mailbox
+    await write(pool)
+    await run_sql(pool, "UPDATE customer SET email = %s", address)
+    with pytest.raises(PermanentError, match=r"customer c1 .* correct it"):
+        await send_due(pool, queue, server)
+    assert box.mails == []
+
+
+async def park(pool: Pool, kind: Kind, key: str, sentence: str, alarm: Alarm | None = alert_operator) -> None:
+    """Let a worker's pass over the item end as a PermanentError ends it."""
+
+    async def refuse(_item: WorkItem, _lease: Lease) -> None:
+        raise PermanentError(sentence)
+
+    await put(pool, key, kind=kind)
+    await one_pass(WorkQueue(pool, "test", LEASE, alarm), kind, refuse)
+    assert (await row(pool, key, kind)).state == State.PARKED
+
+
+async def test_what_is_parked_is_written_to_the_operator_once_for_each_sentence(
+    pool: Pool, queue: WorkQueue, mailbox: tuple[Mailbox, MailServer]
+) -> None:
+    box, server = mailbox
+    for sentence in (
+        "price_1 is unknown: add it",
+        "price_1 is unknown: add it",
+        "price_2 is unknown: add it",
+    ):
+        await park(pool, Kind.SUBSCRIPTION, "sub_1", sentence)
+    for _ in range(2):
+        await send_due(pool, queue, server)
+    assert [mail["To"] for mail in box.mails] == ["ops@berth.example"] * 2
+    assert [mail["Subject"] for mail in box.mails] == ["Berth needs you: subscription sub_1 is parked"] * 2
+    text, html = bodies(box.mails[0])
+    for said in ("price_1 is unknown: add it", "berth queue retry subscription sub_1"):
+        assert said in text
+        assert said in html
+    assert await queue.claim(Kind.EMAIL, 1) == []
+
+
+async def test_an_alert_that_is_parked_begets_no_alert_but_a_customers_email_does(
+    pool: Pool, queue: WorkQueue
+) -> None:
+    await write(pool)
+    (item,) = await queue.claim(Kind.EMAIL, 1)
+    await queue.hand_back(item)
+    await park(pool, Kind.EMAIL, item.key, "550: correct the address")
+    (alert,) = await queue.claim(Kind.EMAIL, 2)
+    await queue.hand_back(alert)
+    await park(pool, Kind.EMAIL, alert.key, "550: correct BERTH_OPERATOR_EMAIL")
+    assert await queue.claim(Kind.EMAIL, 1) == []
+    assert len(await sent(pool)) == 2
+
+
+async def test_without_an_operators_address_nothing_is_written_to_one(pool: Pool) -> None:
+    await park(pool, Kind.SUBSCRIPTION, "sub_1", "price_1 is unknown: add it", alarm=None)
+    assert await sent(pool) == []
+
+
+async def test_an_alert_is_written_only_if_the_item_is_parked(pool: Pool) -> None:
+    async def refuse(_item: WorkItem, _lease: Lease) -> None:
+        await put(pool, "sub_1", kind=Kind.SUBSCRIPTION)
+        raise PermanentError("price_1 is unknown: add it")
+
+    await put(pool, "sub_1", kind=Kind.SUBSCRIPTION)
+    await one_pass(WorkQueue(pool, "test", LEASE, alert_operator), Kind.SUBSCRIPTION, refuse)
+    assert (await row(pool, "sub_1", Kind.SUBSCRIPTION)).parked_at is None
+    assert await sent(pool) == []
 
 
 @pytest.mark.parametrize(
