@@ -27,6 +27,7 @@ _REMEDIES: Final = {
     "model_attributes_type": ("is not a mapping", "write 'key: value' lines below it, indented"),
     "tuple_type": ("is not a list", "write it as [one, two]"),
     "list_type": ("is not a list", "write it as [one, two]"),
+    "too_short": ("is empty", "write at least one into it"),
 }
 
 

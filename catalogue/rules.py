@@ -15,6 +15,9 @@ def check_product(document: Document) -> Iterator[Problem]:
     """Yield what is wrong between the keys of one product."""
     yield from _source(document)
     yield from _meters(document)
+    yield from _grants(document)
+    yield from _free(document)
+    yield from _aliases(document)
     yield from _names(document)
     yield from _replicas(document)
 
@@ -67,6 +70,44 @@ def _limits(document: Document, plan: str, meters: Mapping[str, Any]) -> Iterato
             yield document.problem(path, f"says nothing about '{meter}'", remedy)
 
 
+def _grants(document: Document) -> Iterator[Problem]:
+    meters = _mapping(document.data, "meters")
+    for add_on in _mapping(document.data, "add_ons"):
+        path = ("add_ons", add_on, "grants")
+        for meter in _mapping(document.data, *path):
+            if meter not in meters:
+                yield document.problem((*path, meter), "is no meter of this product", nearest(meter, meters))
+
+
+def _free(document: Document) -> Iterator[Problem]:
+    for name, plan in _mapping(document.data, "plans").items():
+        if not isinstance(plan, Mapping) or plan.get("free") is not True:
+            continue
+        if plan.get("prices"):
+            what = "a free plan has no price"
+            yield document.problem(("plans", name, "prices"), what, "remove it, or 'free: true'")
+        if plan.get("trial_days"):
+            what = "a free plan has no trial"
+            yield document.problem(("plans", name, "trial_days"), what, "remove it, or 'free: true'")
+
+
+def _aliases(document: Document) -> Iterator[Problem]:
+    plans = _mapping(document.data, "plans")
+    meant: dict[str, str] = {}
+    for name, plan in plans.items():
+        aliases = plan.get("aliases") if isinstance(plan, Mapping) else None
+        for index, alias in enumerate(aliases if isinstance(aliases, list) else ()):
+            path = ("plans", name, "aliases", index)
+            if not isinstance(alias, str):
+                continue
+            if alias in plans:
+                yield document.problem(path, f"'{alias}' is a plan's own name", "remove or rename it")
+            elif alias in meant:
+                what = f"'{alias}' is an alias of '{meant[alias]}' already"
+                yield document.problem(path, what, "remove one of the two")
+            meant.setdefault(alias, name)
+
+
 def _names(document: Document) -> Iterator[Problem]:
     secrets = document.data.get("secrets")
     names = secrets if isinstance(secrets, list) else []
@@ -99,13 +140,23 @@ def _unique_names(document: Document) -> Iterator[tuple[str, str, KeyPath]]:
     name = document.data.get("product")
     if isinstance(name, str):
         yield "product", name, ("product",)
-    for plan in _mapping(document.data, "plans"):
-        prices = _mapping(document.data, "plans", plan, "prices")
-        for interval, price in prices.items():
-            for kind in ("id", "lookup_key"):
-                value = price.get(kind) if isinstance(price, Mapping) else None
-                if isinstance(value, str):
-                    yield f"price {kind}", value, ("plans", plan, "prices", interval, kind)
+    for sold in ("plans", "add_ons"):
+        for name in _mapping(document.data, sold):
+            prices = (sold, name, "prices")
+            for interval, price in _mapping(document.data, *prices).items():
+                yield from _price_names(price, (*prices, interval))
+
+
+def _price_names(price: object, path: KeyPath) -> Iterator[tuple[str, str, KeyPath]]:
+    if not isinstance(price, Mapping):
+        return
+    for kind in ("id", "lookup_key"):
+        if isinstance(value := price.get(kind), str):
+            yield f"price {kind}", value, (*path, kind)
+    former = price.get("former")
+    for index, value in enumerate(former if isinstance(former, list) else ()):
+        if isinstance(value, str):
+            yield "price id", value, (*path, "former", index)
 
 
 def _mapping(data: object, *path: str) -> Mapping[str, Any]:

@@ -22,6 +22,7 @@ from pydantic_core import CoreSchema, core_schema
 
 from catalogue.problems import RefusedError
 from catalogue.quantity import LARGEST, parse_bytes, parse_millicores
+from catalogue.stripe_names import add_on_at_stripe, plan_at_stripe
 
 Interval = Literal["month", "year"]
 UNLIMITED = "unlimited"
@@ -132,6 +133,8 @@ class Price(_Model):
     amount: Amount | None = None
     """What the price should be, in `currency`; None when it is negotiated or only Stripe knows."""
     currency: Currency = "usd"
+    former: Annotated[tuple[PriceId, ...], Field(max_length=100, strict=False)] = ()
+    """Prices Berth did not make that sold this before; who subscribed to one of them keeps it."""
 
     @model_validator(mode="after")
     def _named_once(self) -> Self:
@@ -182,12 +185,16 @@ class Size(_Model):
 
 
 class Plan(_Model):
-    """What a customer chooses. Without prices it is free or, if not even that, sold by agreement only."""
+    """What a customer chooses.
+
+    Without a price that says its amount it is `free` or, if not even that, sold by agreement only.
+    """
 
     title: Title
     aliases: Annotated[tuple[DnsLabel, ...], Field(max_length=8, strict=False)] = ()
     """Other names it is asked for by; what is stored is the plan's own."""
     free: bool = False
+    """Given without Stripe to whoever has a verified e-mail address; it has no price and no trial."""
     prices: Mapping[Interval, Price] = Field(default_factory=dict)
     trial_days: Annotated[int, Field(ge=0, le=730)] = 3
     limits: Mapping[Name, Limit] = Field(default_factory=dict)
@@ -349,15 +356,42 @@ class Catalogue:
                 for interval, price in add_on.prices.items():
                     yield PricedAddOn(product, name, add_on, interval, price)
 
-    def sold_by(self, price_id: str, lookup_key: str | None) -> Priced | None:
-        """Return what a Stripe price sells, found by its id, else by its lookup key; None when unknown."""
+    def sold_by(
+        self,
+        price_id: str,
+        lookup_key: str | None,
+        made_for: str | None = None,
+        interval: str | None = None,
+    ) -> Priced | None:
+        """Return what a Stripe price sells; None when nothing here names it.
+
+        Args:
+            price_id: its id, which decides where the catalogue names it.
+            lookup_key: its lookup key, which decides else.
+            made_for: if Berth made the price, the id of the Stripe product it belongs to. So a price is known
+                that the catalogue named once and whose lookup key another has by now, or that was negotiated.
+            interval: how often such a price is paid.
+        """
         by_key = None
         for priced in self.priced():
-            if priced.price.id == price_id:
+            if price_id == priced.price.id or price_id in priced.price.former:
                 return priced
             if lookup_key is not None and priced.price.lookup_key == lookup_key:
                 by_key = priced
-        return by_key
+        if by_key is not None or made_for is None or interval not in {"month", "year"}:
+            return by_key
+        return self._made_for(made_for, "year" if interval == "year" else "month", price_id)
+
+    def _made_for(self, stripe_product: str, interval: Interval, price_id: str) -> Priced | None:
+        price = Price.model_construct(id=price_id)  # Stripe's oldest prices have ids of another shape
+        for product in self.products.values():
+            for name, plan in product.plans.items():
+                if plan_at_stripe(product.product, name) == stripe_product:
+                    return PricedPlan(product, name, plan, interval, price)
+            for name, add_on in product.add_ons.items():
+                if add_on_at_stripe(product.product, name) == stripe_product:
+                    return PricedAddOn(product, name, add_on, interval, price)
+        return None
 
 
 def json_schema() -> dict[str, Any]:

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from catalogue.document import LARGEST_BYTES, LARGEST_NODES, read_document
 from catalogue.loader import CatalogueError, load_catalogue
 from catalogue.problems import Problem
-from catalogue.schema import Catalogue, json_schema
+from catalogue.schema import Catalogue, Interval, Priced, PricedPlan, Product, Purchase, json_schema
 
 SHOP = """\
 product: shop
@@ -39,8 +39,15 @@ plans:
       storage: 1Gi
   free:
     title: Free
+    aliases: [gratis]
     limits: {items: null}
     size: {cpu: {request: 50m, limit: 1}, memory: 64Mi, storage: 1Gi, replicas: 1}
+add_ons:
+  crate:
+    title: A crate
+    prices:
+      month: {lookup_key: shop_crate, amount: "2.00", former: [price_0]}
+    grants: {items: 5}
 """
 
 
@@ -85,36 +92,99 @@ def test_a_product_is_read_as_it_is_written(tmp_path: Path) -> None:
     assert (small.prices["month"].cents, small.prices["month"].currency) == (950, "usd")
     assert small.prices["year"].cents is None
     assert (small.trial_days, free.prices, free.limits) == (3, {}, {"items": None})
-    assert shop.limit_environment(small) == {"MAX_ITEMS": "10"}
-    assert shop.limit_environment(free) == {"MAX_ITEMS": "unlimited"}
+    assert (small.grace_days, small.retention_days, small.free) == (7, 30, False)
     assert (shop.probe.path, shop.probe.timeout, shop.backup) == ("/healthz", 2, None)
 
 
-def test_a_price_is_found_by_id_else_by_lookup_key(tmp_path: Path) -> None:
-    catalogue = load(tmp_path)
-    by_id = catalogue.plan_for_price("price_1", None)
-    assert by_id is not None
-    assert (by_id.product.product, by_id.plan_name, by_id.interval) == ("shop", "small", "month")
-    by_key = catalogue.plan_for_price("price_unknown", "shop_small_year")
-    assert by_key is not None
-    assert by_key.interval == "year"
-    both = catalogue.plan_for_price("price_1", "shop_small_year")
-    assert both is not None
-    assert both.interval == "month"
-    assert catalogue.plan_for_price("price_unknown", "other") is None
-    assert catalogue.plan_for_price("price_unknown", None) is None
+def test_add_ons_and_quantity_raise_what_is_limited(tmp_path: Path) -> None:
+    shop = load(tmp_path).products["shop"]
+    assert Purchase(shop, "small").environment == {"MAX_ITEMS": "10"}
+    assert Purchase(shop, "small", quantity=2, add_ons={"crate": 3}).limits == {"items": 35}
+    assert Purchase(shop, "free", quantity=2, add_ons={"crate": 3}).environment == {"MAX_ITEMS": "unlimited"}
 
 
-def test_the_catalogue_that_comes_with_berth_is_whole() -> None:
-    plans = load_catalogue().products["mindroom"].plans
-    assert list(plans) == ["free", "starter", "professional", "enterprise"]
-    assert [plan.limits["agents"] for plan in plans.values()] == [1, 3, 10, None]
-    assert [plan.limits["messages_per_day"] for plan in plans.values()] == [100, 1000, 10_000, None]
-    assert [plan.limits["storage_gb"] for plan in plans.values()] == [1, 5, 50, None]
-    prices = {name: price.cents for name, plan in plans.items() for price in plan.prices.values()}
-    assert prices == {"starter": 2900, "professional": 9900, "enterprise": None}
-    keys = [plan.prices["month"].lookup_key for plan in plans.values() if plan.prices]
-    assert keys == ["mindroom_starter_month", "mindroom_professional_month", "mindroom_enterprise_month"]
+def test_a_plan_is_found_by_its_name_or_an_alias(tmp_path: Path) -> None:
+    shop = load(tmp_path).products["shop"]
+    assert [shop.plan_name(asked) for asked in ("free", "gratis", "Free", "")] == ["free", "free", None, None]
+
+
+@pytest.mark.parametrize(
+    ("price", "sells"),
+    [
+        (("price_1", None), "shop small month"),
+        (("price_x", "shop_small_year"), "shop small year"),
+        (("price_1", "shop_small_year", "berth_shop_free", "year"), "shop small month"),
+        (("price_x", "shop_small_year", "berth_shop_free", "month"), "shop small year"),
+        (("price_x", "shop_crate"), "shop crate month"),
+        (("price_0", None), "shop crate month"),
+        (("price_x", "other"), None),
+        (("price_x", None), None),
+        (("price_x", None, "berth_shop_free", "year"), "shop free year"),
+        (("plan_x", "other", "berth_shop_add-on_crate", "month"), "shop crate month"),
+        (("price_x", None, "berth_shop_small", "week"), None),
+        (("price_x", None, "berth_shop_small", None), None),
+        (("price_x", None, "berth_shop_crate", "month"), None),
+        (("price_x", None, "berth_other_small", "month"), None),
+        (("price_x", None, "prod_x", "month"), None),
+    ],
+)
+def test_a_price_is_found_by_id_else_lookup_key_else_by_what_berth_made_it_for(
+    tmp_path: Path, price: tuple[str, ...], sells: str | None
+) -> None:
+    found = load(tmp_path).sold_by(*price)
+    assert sells == (found and described(found))
+
+
+def described(priced: Priced) -> str:
+    name = priced.plan_name if isinstance(priced, PricedPlan) else priced.add_on_name
+    return f"{priced.product.product} {name} {priced.interval}"
+
+
+def test_the_products_are_sold_as_they_are_sold_today() -> None:
+    catalogue = load_catalogue()
+    assert {name: limits_and_prices(product) for name, product in catalogue.products.items()} == {
+        "mindroom": {
+            "free": ([1, 100, 1, 10], {}),
+            "starter": ([3, 1_000, 5, 100], {"month": 2900}),
+            "professional": ([10, 10_000, 50, 1_000], {"month": 9900}),
+            "enterprise": ([None, None, None, None], {"month": None}),
+        },
+        "synthstack": {
+            "free": ([10, 10], {}),
+            "maker": ([30, 50], {"month": 1299, "year": 11691}),
+            "pro": ([100, 200], {"month": 2499, "year": 22491}),
+            "unlimited": ([500, 500], {"month": 3999, "year": 35991}),
+        },
+        "voxflow": {
+            "free": ([2, 1_000], {}),
+            "pro": ([10, 10_000], {"month": 2900}),
+            "enterprise": ([100, 100_000], {"month": 29900}),
+        },
+        "paycraft": {"enterprise": ([1], {})},
+    }
+    free = {name: free_plans(product) for name, product in catalogue.products.items()}
+    assert free == {"mindroom": ["free"], "synthstack": ["free"], "voxflow": ["free"], "paycraft": []}
+    synthstack, voxflow = catalogue.products["synthstack"], catalogue.products["voxflow"]
+    assert (synthstack.plan_name("agency"), synthstack.plans["unlimited"].title) == ("unlimited", "Agency")
+    assert {name: (dict(one.grants), one.prices["month"].cents) for name, one in voxflow.add_ons.items()} == {
+        "extra-agent": ({"agents": 1}, 500),
+        "tokens-10k": ({"tokens_per_month": 10_000}, 1000),
+    }
+    with_add_ons = Purchase(voxflow, "pro", add_ons={"extra-agent": 2, "tokens-10k": 1})
+    assert with_add_ons.limits == {"agents": 12, "tokens_per_month": 20_000}
+    for priced in catalogue.priced():
+        assert priced.price.lookup_key == described(priced).replace(" ", "_")
+
+
+def limits_and_prices(product: Product) -> dict[str, tuple[list[int | None], dict[Interval, int | None]]]:
+    return {
+        name: (list(plan.limits.values()), {every: price.cents for every, price in plan.prices.items()})
+        for name, plan in product.plans.items()
+    }
+
+
+def free_plans(product: Product) -> list[str]:
+    return [name for name, plan in product.plans.items() if plan.free]
 
 
 MISTAKES = [
@@ -128,7 +198,7 @@ MISTAKES = [
     ),
     ("storage: 1Gi\n", "storge: 1Gi\n", "plans.small.size.storge", "is an unknown key", "'storage'"),
     ('amount: "9.50"', 'amuont: "9.50"', "plans.small.prices.month.amuont", "unknown key", "'amount'"),
-    ("      month:", "      monthly:", "plans.small.prices.monthly", "is an unknown key", "'month'"),
+    ("      month: {id", "      monthly: {id", "plans.small.prices.monthly", "is an unknown key", "'month'"),
     ("{items: 10}", "{itmes: 10, items: 1}", "plans.small.limits.itmes", "is no meter", "'items'"),
     ("{items: 10}", "{}", "plans.small.limits", "says nothing about 'items'", "unlimited"),
     (
@@ -199,6 +269,55 @@ MISTAKES = [
     ),
     ("shop\ntitle", "store\ntitle", "product", "'store' stands in shop.yaml", "name the file store.yaml"),
     ("{title: Items}", "Items", "meters.items", "is not a mapping", "key: value"),
+    ("add_ons:", "addons:", "addons", "is an unknown key", "did you mean 'add_ons'?"),
+    ("    grants:", "    grant:", "add_ons.crate.grant", "is an unknown key", "'grants'"),
+    ("{items: 5}", "{itmes: 5}", "add_ons.crate.grants.itmes", "is no meter", "'items'"),
+    ("{items: 5}", "{items: 0}", "add_ons.crate.grants.items", "0 will not do", "greater than or equal to 1"),
+    ("{items: 5}", "{}", "add_ons.crate.grants", "is empty", "at least one"),
+    ("    aliases:", "    alias:", "plans.free.alias", "is an unknown key", "'aliases'"),
+    ("    aliases:", "    grace_day: 1\n    aliases:", "plans.free.grace_day", "unknown key", "'grace_days'"),
+    (
+        "    aliases:",
+        "    retention: 1\n    aliases:",
+        "plans.free.retention",
+        "unknown key",
+        "retention_days",
+    ),
+    ("    aliases:", "    fre: true\n    aliases:", "plans.free.fre", "is an unknown key", "'free'"),
+    ("    aliases:", "    free: yes\n    aliases:", "plans.free.free", "means something else", "quotes"),
+    (
+        "    aliases:",
+        "    free: true\n    trial_days: 3\n    aliases:",
+        "plans.free.trial_days",
+        "a free plan has no trial",
+        "remove it",
+    ),
+    (
+        "    title: Small\n",
+        "    title: Small\n    free: true\n",
+        "plans.small.prices",
+        "a free plan has no price",
+        "or 'free: true'",
+    ),
+    ("[gratis]", "[small]", "plans.free.aliases[0]", "'small' is a plan's own name", "rename"),
+    ("[gratis]", "[free]", "plans.free.aliases[0]", "'free' is a plan's own name", "remove"),
+    ("[gratis]", "[a, a]", "plans.free.aliases[1]", "is an alias of 'free' already", "one of the two"),
+    ("[gratis]", "[Gratis]", "plans.free.aliases[0]", "is not a DNS label", "a-z, 0-9 and -"),
+    ("[price_0]", "[plan_0]", "add_ons.crate.prices.month.former[0]", "not a Stripe price's id", "price_"),
+    (
+        "[price_0]",
+        "[price_1]",
+        "add_ons.crate.prices.month.former[0]",
+        "price id 'price_1' stands in shop.yaml line 16 too",
+        "each its own",
+    ),
+    (
+        "lookup_key: shop_crate",
+        "lookup_key: shop_small_year",
+        "add_ons.crate.prices.month.lookup_key",
+        "price lookup_key 'shop_small_year' stands in shop.yaml line 17 too",
+        "each its own",
+    ),
 ]
 
 
@@ -257,7 +376,7 @@ def test_all_mistakes_of_all_files_are_told_at_once(tmp_path: Path) -> None:
 
 
 def test_a_price_that_sells_two_things_is_refused(tmp_path: Path) -> None:
-    other = SHOP.replace("product: shop", "product: other").replace("shop_small_year", "other_year")
+    other = SHOP.replace("product: shop", "product: other").replace("shop_", "other_").replace("_0", "_2")
     (tmp_path / "other.yaml").write_text(other)
     problem = only(tmp_path, SHOP)
     assert problem.key == "plans.small.prices.month.id"
@@ -271,7 +390,7 @@ def test_a_lookup_key_twice_in_one_file_is_refused(tmp_path: Path) -> None:
 
 
 def test_two_files_with_one_product_are_refused(tmp_path: Path) -> None:
-    (tmp_path / "copy.yaml").write_text(SHOP.replace("price_1", "price_2").replace("shop_small_year", "b"))
+    (tmp_path / "copy.yaml").write_text(SHOP.replace("price_", "price_2").replace("shop_", "b_"))
     found = problems(tmp_path)
     assert "product 'shop' stands in copy.yaml line 1 too" in {problem.what for problem in found}
 
@@ -336,8 +455,9 @@ def test_editors_schema_accepts_what_the_loader_accepts() -> None:
     schema = json_schema()
     jsonschema.Draft202012Validator.check_schema(schema)
     validator = jsonschema.Draft202012Validator(schema)
-    mindroom = (Path(__file__).parents[2] / "catalogue" / "mindroom.yaml").read_text()
-    for text in (SHOP, mindroom):
+    ours = [file.read_text() for file in (Path(__file__).parents[2] / "catalogue").glob("*.yaml")]
+    assert len(ours) == 4
+    for text in (SHOP, *ours):
         assert [error.message for error in validator.iter_errors(yaml.safe_load(text))] == []
     for old, new in (
         ("port: 8080", "prot: 8080"),
