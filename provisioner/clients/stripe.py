@@ -11,6 +11,7 @@ from typing import Annotated, Any, Self, TypeVar
 import stripe
 from pydantic import BaseModel, BeforeValidator, Field, ValidationError
 
+from catalogue.stripe_names import PRICE_ORIGIN
 from provisioner.contract.errors import PermanentError, TemporaryError
 
 # Per phase of a request (connect, read, write), and for a whole call with its retries; seconds.
@@ -28,7 +29,10 @@ class NotFoundError(PermanentError):
 
 @dataclass(frozen=True, slots=True)
 class StripeItem:
-    """One line of a subscription. `current_period_end` is when it renews."""
+    """One line of a subscription.
+
+    `current_period_end` is when it renews; `made_for` the id of the price's Stripe product, if Berth made it.
+    """
 
     price_id: str
     lookup_key: str | None
@@ -36,6 +40,7 @@ class StripeItem:
     quantity: int
     current_period_start: datetime
     current_period_end: datetime
+    made_for: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -206,6 +211,10 @@ def _retry_after(error: stripe.StripeError) -> timedelta | None:
     return min(timedelta(seconds=int(value[:9])), RETRY_AFTER_CAP) if value.isdecimal() else None
 
 
+def _id(value: object) -> object:
+    return value.get("id") if isinstance(value, dict) else value
+
+
 class _Recurring(BaseModel):
     interval: str
 
@@ -214,6 +223,8 @@ class _Price(BaseModel):
     id: str
     lookup_key: str | None = None
     recurring: _Recurring | None = None
+    product: Annotated[str | None, BeforeValidator(_id)] = None
+    metadata: dict[str, str] = {}
 
 
 class _Item(BaseModel):
@@ -244,10 +255,6 @@ class _Invoice(BaseModel):
 class _TestClock(BaseModel):
     id: str
     frozen_time: datetime
-
-
-def _id(value: object) -> object:
-    return value.get("id") if isinstance(value, dict) else value
 
 
 def _expanded(value: object) -> object:
@@ -310,6 +317,7 @@ def _item(item: _Item) -> StripeItem:
         quantity=item.quantity,
         current_period_start=item.current_period_start,
         current_period_end=item.current_period_end,
+        made_for=item.price.product if PRICE_ORIGIN in item.price.metadata else None,
     )
 
 
