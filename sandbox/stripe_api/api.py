@@ -10,13 +10,15 @@ from urllib.parse import parse_qsl
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
+from starlette.types import Receive, Scope, Send
 
 from sandbox.stripe_api import forms, idempotency
 from sandbox.stripe_api.errors import ApiError
+from sandbox.stripe_api.faults import CallFault
 from sandbox.stripe_api.idempotency import Reply
 from sandbox.stripe_api.ledger import Ledger, encoded, new_id
 from sandbox.stripe_api.objects import API_VERSION, Cause, Json
-from sandbox.stripe_api.operation import Asked, Moment, Operation
+from sandbox.stripe_api.operation import Asked, Change, Moment, Operation
 from sandbox.stripe_api.params import parse
 from sandbox.stripe_api.present import expanded
 from sandbox.stripe_api.resources import checkout, customers, events, products, subscriptions
@@ -65,19 +67,22 @@ class Api:
         request_id = new_id("req")
         try:
             body = await read_body(request)
+            if self._hit_by("hang"):
+                return await _never(request)
             reply = self._answer(operation, request, body, request_id)
         except BodyTooLargeError:
             reply = _refused(request_id, ApiError(f"A body may have up to {LARGEST_BODY} bytes.", status=413))
         except ApiError as error:
             reply = _refused(request_id, error)
-        return Response(reply.body, reply.status, _headers(request, request_id, reply))
+        kind = CutOff if self._hit_by("cut") else Response
+        return kind(reply.body, reply.status, _headers(request, request_id, reply))
 
     def _answer(
         self, operation: Operation[Any] | None, request: Request, body: bytes, request_id: str
     ) -> Reply:
         _authenticate(request)
         _check_version(request)
-        self._throttle()
+        self._refuse_if_told_to()
         if operation is None:
             raise ApiError(f"Unrecognized request URL ({request.method}: {request.url.path}).", status=404)
         key = request.headers.get("idempotency-key") if operation.method == "POST" else None
@@ -115,22 +120,49 @@ class Api:
             moment = Moment(now, new_id, base_url)
             change = operation.run(Asked(request.path_params, params, self.ledger.store, moment))
             self.ledger.commit(change, cause)
-            reply = Reply(request_id, 200, encoded(self._shown(change.answer, params.expand)))
+            reply = self._reply(change, params.expand, request_id)
             if call is not None:
                 self.ledger.replies.keep(call, reply, now)
         return reply
 
-    def _shown(self, answer: Json, expand: list[str]) -> Json:
-        return expanded(answer, expand, self.ledger.store)
+    def _reply(self, change: Change, expand: list[str], request_id: str) -> Reply:
+        if change.refusal is not None:
+            return _refused(request_id, change.refusal)
+        answer = expanded(change.answer, expand, self.ledger.store)
+        return Reply(request_id, 200, encoded(answer))
 
-    def _throttle(self) -> None:
+    def _refuse_if_told_to(self) -> None:
+        if self._hit_by("rate_limit"):
+            raise ApiError("Request rate limit exceeded.", code="rate_limit", status=429)
+        if self._hit_by("fail"):
+            raise ApiError("The stand-in fails because it was told to.", status=500, type="api_error")
+
+    def _hit_by(self, fault: CallFault) -> bool:
+        """Whether this call is one that `fault` was asked for."""
+        faults = self.ledger.outbox.faults()
+        left: int = getattr(faults, fault)
+        if left == 0:
+            return False
         with self.ledger.transaction():
-            faults = self.ledger.outbox.faults()
-            if faults.rate_limit == 0:
-                return
-            remaining = faults.model_copy(update={"rate_limit": faults.rate_limit - 1})
-            self.ledger.outbox.set_faults(remaining)
-        raise ApiError("Request rate limit exceeded.", code="rate_limit", status=429)
+            self.ledger.outbox.set_faults(faults.model_copy(update={fault: left - 1}))
+        return True
+
+
+class CutOff(Response):
+    """An answer whose connection breaks half-way."""
+
+    async def __call__(self, _: Scope, __: Receive, send: Send) -> None:
+        """Send half of the body the headers promise; the server then closes the connection."""
+        await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
+        half = bytes(self.body)[: len(self.body) // 2]
+        await send({"type": "http.response.body", "body": half, "more_body": True})
+
+
+async def _never(request: Request) -> Response:
+    """Wait until the caller gives up."""
+    while (await request.receive())["type"] != "http.disconnect":
+        pass
+    return Response(status_code=499)
 
 
 async def internal_error(_: Request, __: Exception) -> Response:

@@ -10,6 +10,7 @@ from starlette.applications import Starlette
 
 from sandbox import loopback
 from sandbox.stripe_api.api import Api, internal_error
+from sandbox.stripe_api.bell import Bell
 from sandbox.stripe_api.control import Control
 from sandbox.stripe_api.database import open_database
 from sandbox.stripe_api.delivery import DeliveryEngine, DeliveryPolicy
@@ -75,13 +76,12 @@ async def serve(
         PortError: the port is taken.
         StateFileError: the file cannot be used.
     """
-    woken = asyncio.Event()
     async with AsyncExitStack() as stack:
         listener = stack.enter_context(loopback.listener(port))
         connection = stack.enter_context(open_database(state))
         stores = Store(connection), Outbox(connection), Replies(connection)
-        ledger = Ledger(connection, *stores, clock, woken.set)
-        engine = DeliveryEngine(ledger, policy or DeliveryPolicy(), woken)
+        ledger = Ledger(connection, *stores, clock, Bell())
+        engine = DeliveryEngine(ledger, policy or DeliveryPolicy())
         tasks = (
             await stack.enter_async_context(_alongside(engine.run())),
             await stack.enter_async_context(_alongside(_keep_time(ledger))),

@@ -4,7 +4,7 @@ import sqlite3
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-_FORMAT = 1
+_FORMAT = 2
 _SCHEMA = """
 CREATE TABLE object (
     seq INTEGER PRIMARY KEY AUTOINCREMENT,
@@ -12,9 +12,12 @@ CREATE TABLE object (
     kind TEXT NOT NULL,
     label TEXT,  -- what its lists are most often filtered by: see store.py
     created INTEGER NOT NULL,
+    clock TEXT,  -- the test clock it lives by, NULL for the sandbox's own
+    due INTEGER,  -- when time will do something to it: see billing/passing.py
     body TEXT NOT NULL
 );
 CREATE INDEX object_by_kind ON object (kind, seq);
+CREATE INDEX object_by_due ON object (clock, due, seq) WHERE due IS NOT NULL;
 CREATE INDEX object_by_label ON object (kind, label, seq);
 CREATE TABLE idempotency (
     key TEXT PRIMARY KEY,
@@ -30,6 +33,7 @@ CREATE TABLE delivery (
     event TEXT NOT NULL,
     endpoint TEXT NOT NULL,
     state TEXT NOT NULL CHECK (state IN ('pending', 'delivered', 'failed', 'dropped', 'abandoned')),
+    made REAL NOT NULL,
     due REAL NOT NULL,
     attempts INTEGER NOT NULL DEFAULT 0
 );

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from random import Random
 from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -12,26 +13,44 @@ REORDER_GAP = 0.2
 """Seconds between the deliveries of one change when they are turned around."""
 
 
+Calls = Annotated[int, Field(ge=0, le=100_000)]
+CallFault = Literal["rate_limit", "fail", "cut", "hang"]
+"""The faults of the API's answers; each counts the calls it is still to hit."""
+
+
 class Faults(BaseModel):
     """The faults in force.
 
     Attributes:
         duplicate: how many more times each delivery is made.
         delay_seconds: how late each delivery is first tried.
+        shuffle_seconds: each is first tried at a random moment within so many seconds, which reorders the
+            deliveries of different changes too.
         drop: how many of the next deliveries are never made.
+        chance: how likely a delivery is to be hit by the faults above; 1 for all of them.
+        seed: of the next random choice; grows with each change, so that setting it repeats a run.
         reorder: whether one change's deliveries are made last first.
         tamper: whether bodies are altered after they were signed.
         rate_limit: how many of the next API calls are refused with 429.
+        fail: how many of the next API calls fail with 500, nothing done.
+        cut: how many of the next API calls are carried out, and lose their connection half-way in the answer.
+        hang: how many of the next API calls get no answer at all, nothing done.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     duplicate: Annotated[int, Field(ge=0, le=20)] = 0
-    delay_seconds: Annotated[float, Field(ge=0, le=3600)] = 0.0
-    drop: Annotated[int, Field(ge=0, le=100_000)] = 0
+    delay_seconds: Annotated[float, Field(ge=0, le=3 * 86400)] = 0.0
+    shuffle_seconds: Annotated[float, Field(ge=0, le=3 * 86400)] = 0.0
+    drop: Calls = 0
+    chance: Annotated[float, Field(ge=0, le=1)] = 1.0
+    seed: Annotated[int, Field(ge=0)] = 0
     reorder: bool = False
     tamper: bool = False
-    rate_limit: Annotated[int, Field(ge=0, le=100_000)] = 0
+    rate_limit: Calls = 0
+    fail: Calls = 0
+    cut: Calls = 0
+    hang: Calls = 0
 
 
 @dataclass(frozen=True)
@@ -58,11 +77,21 @@ def planned(
 ) -> tuple[list[Planned], Faults]:
     """The deliveries that one change's events cause, and the faults that remain."""
     pairs = [(event["id"], target) for event in events for target in listeners(endpoints, event["type"])]
-    dropped = pairs[: faults.drop]
-    kept = pairs[faults.drop :]
-    plan = [Planned(event, target, "dropped", now) for event, target in dropped]
-    for position, (event, target) in enumerate(kept):
-        late = REORDER_GAP * (len(kept) - 1 - position) if faults.reorder else 0.0
-        due = now + faults.delay_seconds + late
-        plan.extend([Planned(event, target, "pending", due)] * (1 + faults.duplicate))
-    return plan, faults.model_copy(update={"drop": faults.drop - len(dropped)})
+    if not pairs:
+        return [], faults
+    dice = Random(faults.seed)  # noqa: S311  # repeatable on purpose
+    plan: list[Planned] = []
+    to_drop = faults.drop
+    for position, (event, target) in enumerate(pairs):
+        late = REORDER_GAP * (len(pairs) - 1 - position) if faults.reorder else 0.0
+        if dice.random() >= faults.chance:
+            plan.append(Planned(event, target, "pending", now + late))
+        elif to_drop:
+            to_drop -= 1
+            plan.append(Planned(event, target, "dropped", now))
+        else:
+            late += faults.delay_seconds
+            for _ in range(1 + faults.duplicate):
+                due = now + late + dice.uniform(0, faults.shuffle_seconds)
+                plan.append(Planned(event, target, "pending", due))
+    return plan, faults.model_copy(update={"drop": to_drop, "seed": faults.seed + 1})

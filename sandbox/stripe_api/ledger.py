@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 from sandbox.stripe_api import objects
+from sandbox.stripe_api.bell import Bell
 from sandbox.stripe_api.database import transaction
 from sandbox.stripe_api.faults import Faults, planned
 from sandbox.stripe_api.idempotency import Replies
@@ -39,23 +40,39 @@ class Ledger:
     """The state file's contents.
 
     Attributes:
-        clock: the time, Unix seconds.
-        wake: called when there may be something to deliver.
+        wall: the real time, Unix seconds.
+        bell: rung when there may be something to deliver, and when something was.
     """
 
     connection: sqlite3.Connection
     store: Store
     outbox: Outbox
     replies: Replies
-    clock: Callable[[], float]
-    wake: Callable[[], None]
+    wall: Callable[[], float]
+    bell: Bell
+
+    def clock(self) -> float:
+        """The sandbox's time, Unix seconds: real time and what it was put forward by."""
+        return self.wall() + self._offset()
+
+    def advance(self, seconds: int) -> None:
+        """Put the sandbox's time forward; the caller holds the transaction. A restart keeps it."""
+        self.connection.execute(
+            "INSERT INTO setting (name, body) VALUES ('clock_offset', :body)"
+            " ON CONFLICT (name) DO UPDATE SET body = excluded.body",
+            {"body": json.dumps(self._offset() + seconds)},
+        )
+
+    def _offset(self) -> int:
+        row = self.connection.execute("SELECT body FROM setting WHERE name = 'clock_offset'").fetchone()
+        return 0 if row is None else int(row["body"])
 
     @contextmanager
     def transaction(self) -> Iterator[None]:
         """All of the block's writes, or none; then deliveries may begin. The block must not await."""
         with transaction(self.connection):
             yield
-        self.wake()
+        self.bell.ring()
 
     def commit(self, change: Change, cause: Cause) -> None:
         """Carry out a change: store its objects, make its events and plan their deliveries."""
@@ -74,7 +91,7 @@ class Ledger:
             events.append(objects.event(new_id("evt"), int(now), draft.kind, data, cause))
         endpoints = every(self.store, Query("webhook_endpoint"), MOST_ENDPOINTS)
         deliveries, remaining = planned(events, endpoints, self.outbox.faults(), now)
-        self.outbox.add(deliveries)
+        self.outbox.add(deliveries, now)
         self.outbox.set_faults(remaining)
         for event in events:
             self.store.put({**event, "pending_webhooks": self.outbox.count_pending(event["id"])})
@@ -89,7 +106,8 @@ class Ledger:
     def resend(self, event: Json) -> int:
         """Deliver an event once more to whoever listens; returns to how many."""
         endpoints = every(self.store, Query("webhook_endpoint"), MOST_ENDPOINTS)
-        deliveries, _ = planned([event], endpoints, Faults(), self.clock())
-        self.outbox.add(deliveries)
+        now = self.clock()
+        deliveries, _ = planned([event], endpoints, Faults(), now)
+        self.outbox.add(deliveries, now)
         self.store.put({**event, "pending_webhooks": self.outbox.count_pending(event["id"])})
         return len(deliveries)

@@ -15,11 +15,17 @@ Ending = Literal["delivered", "failed", "abandoned"]
 
 @dataclass(frozen=True)
 class Delivery:
-    """One event on its way to one endpoint; `due` in Unix seconds, `attempts` made so far."""
+    """One event on its way to one endpoint, `attempts` made so far.
+
+    Attributes:
+        made: since when it is owed, Unix seconds of the sandbox clock.
+        due: when it is to be tried next.
+    """
 
     id: int
     event: str
     endpoint: str
+    made: float
     due: float
     attempts: int
 
@@ -40,17 +46,17 @@ class Outbox:
     def __init__(self, connection: sqlite3.Connection) -> None:
         self._connection = connection
 
-    def add(self, deliveries: Iterable[Planned]) -> None:
+    def add(self, deliveries: Iterable[Planned], now: float) -> None:
         """Keep deliveries until they are made."""
         self._connection.executemany(
-            "INSERT INTO delivery (event, endpoint, state, due) VALUES (?, ?, ?, ?)",
-            [(one.event, one.endpoint, one.state, one.due) for one in deliveries],
+            "INSERT INTO delivery (event, endpoint, state, made, due) VALUES (?, ?, ?, ?, ?)",
+            [(one.event, one.endpoint, one.state, now, one.due) for one in deliveries],
         )
 
     def pending(self, limit: int) -> list[Delivery]:
         """The deliveries to make, soonest first."""
         rows = self._connection.execute(
-            "SELECT id, event, endpoint, due, attempts FROM delivery WHERE state = 'pending'"
+            "SELECT id, event, endpoint, made, due, attempts FROM delivery WHERE state = 'pending'"
             " ORDER BY due, id LIMIT ?",
             (limit,),
         )
@@ -60,6 +66,13 @@ class Outbox:
         """How many deliveries of an event are still to be made."""
         row = self._connection.execute(
             "SELECT count(*) FROM delivery WHERE event = ? AND state = 'pending'", (event,)
+        ).fetchone()
+        return int(row[0])
+
+    def owed(self, until: float) -> int:
+        """How many deliveries are due by then (Unix seconds), those under way included."""
+        row = self._connection.execute(
+            "SELECT count(*) FROM delivery WHERE state = 'pending' AND due <= ?", (until,)
         ).fetchone()
         return int(row[0])
 
@@ -79,12 +92,19 @@ class Outbox:
         """Make the delivery no more."""
         self._connection.execute("UPDATE delivery SET state = ? WHERE id = ?", (state, delivery.id))
 
-    def listed(self, event: str | None) -> list[Json]:
-        """The latest deliveries with their attempts, newest first; of one event, or of all."""
+    def listed(self, event: str | None, state: str | None) -> list[Json]:
+        """The latest deliveries with their event's type and their attempts, newest first.
+
+        Args:
+            event: of that event only.
+            state: in that state only.
+        """
         rows = self._connection.execute(
-            "SELECT id, event, endpoint, state, due, attempts FROM delivery"
-            " WHERE :event IS NULL OR event = :event ORDER BY id DESC LIMIT :limit",
-            {"event": event, "limit": MOST_LISTED},
+            "SELECT id, event, (SELECT label FROM object WHERE object.id = event) AS type,"
+            " endpoint, state, made, due, attempts FROM delivery"
+            " WHERE (:event IS NULL OR event = :event) AND (:state IS NULL OR state = :state)"
+            " ORDER BY id DESC LIMIT :limit",
+            {"event": event, "state": state, "limit": MOST_LISTED},
         ).fetchall()
         return [{**dict(row), "attempts": self._attempts(row["id"])} for row in rows]
 

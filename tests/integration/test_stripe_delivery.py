@@ -20,6 +20,7 @@ from sandbox.stripe_api.app import serve
 from sandbox.stripe_api.database import StateFileError
 from sandbox.stripe_api.delivery import DeliveryPolicy
 from tests.integration.stripe_tools import (
+    KEY,
     PATIENCE,
     Receiver,
     bought,
@@ -43,13 +44,10 @@ async def listen(api: stripe.StripeClient, hook: Receiver, *types: str) -> str:
 
 
 async def settled(url: str, event: str | None = None) -> list[dict[str, Any]]:
-    """All deliveries, once none is pending."""
-    async with asyncio.timeout(PATIENCE):
-        while True:
-            listed = await control(url, "GET", f"deliveries?event={event}" if event else "deliveries")
-            if all(one["state"] != "pending" for one in listed["data"]):
-                return list(listed["data"])
-            await asyncio.sleep(0.02)
+    """All deliveries, once none is owed for an hour to come."""
+    await control(url, "GET", f"idle?timeout_seconds={PATIENCE}&within_seconds=3600")
+    listed = await control(url, "GET", f"deliveries?event={event}" if event else "deliveries")
+    return list(listed["data"])
 
 
 async def test_the_official_client_accepts_what_is_delivered() -> None:
@@ -109,23 +107,112 @@ async def test_an_error_is_answered_with_the_same_event_again() -> None:
         assert gaps[2] >= 0.2
 
 
-async def test_retries_begin_after_a_second_double_and_end() -> None:
+async def test_retries_grow_to_hours_and_end_after_three_days_of_the_sandbox_clock() -> None:
     policy = DeliveryPolicy()
     assert [policy.delay(n) for n in (1, 2, 3, 4)] == [1, 2, 4, 8]
-    assert policy.delay(29) == policy.longest_retry
+    assert policy.delay(29) == policy.longest_retry == 4 * 3600
 
-    twice = replace(QUICK, most_attempts=2)
-    async with serve(policy=twice) as server, client(server.url) as api, receiver(500, 500) as hook:
-        await listen(api, hook)
+    rare = DeliveryPolicy(first_retry=policy.longest_retry)
+    async with serve(policy=rare) as server, client(server.url) as api, receiver(*[500] * 30) as hook:
+        secret = await listen(api, hook)
         await api.v1.customers.create_async({"name": "x"})
+        for attempt in range(1, 18):
+            (delivery,) = await settled(server.url)
+            assert (delivery["state"], len(delivery["attempts"])) == ("pending", attempt)
+            await control(server.url, "POST", "clock", {"advance_seconds": 4 * 3600})
 
         (delivery,) = await settled(server.url)
 
-        assert (delivery["state"], len(delivery["attempts"])) == ("failed", 2)
+        assert delivery["state"] == "failed"
+        assert delivery["attempts"][-1]["at"] - delivery["made"] < 3 * 86400 + 60
+        # The client compares a signature's time with its own: it is real time, whatever the clock was put to.
+        assert len({webhook.event(secret).id for webhook in hook.received}) == 1
+
+
+async def test_waiting_for_quiet_ends_with_what_is_still_owed() -> None:
+    async with serve() as server, client(server.url) as api, receiver() as hook:
+        await listen(api, hook)
+        await control(server.url, "POST", "faults", {"delay_seconds": 3600})
+        await api.v1.customers.create_async({"name": "x"})
+
+        assert await control(server.url, "GET", "idle") == {"idle": True}
+        async with httpx.AsyncClient(trust_env=False) as http:
+            answer = await http.get(
+                f"{server.url}/_sandbox/idle", params={"timeout_seconds": 0.05, "within_seconds": 3601}
+            )
+        assert answer.status_code == 504
+        assert "1 deliveries are still owed" in answer.json()["error"]
+        (pending,) = (await control(server.url, "GET", "deliveries?state=pending"))["data"]
+        assert (pending["type"], pending["due"] - pending["made"]) == ("customer.created", 3600)
+
+        await control(server.url, "POST", "clock", {"advance_seconds": 3600})
+
+        assert [one["state"] for one in await settled(server.url)] == ["delivered"]
+
+
+async def test_shuffled_deliveries_reorder_changes_the_same_way_for_the_same_seed() -> None:
+    async with serve() as server, client(server.url) as api, receiver() as hook:
+        secret = await listen(api, hook)
+        orders: list[list[str]] = []
+        for seed in (3, 3, 4):
+            await control(server.url, "POST", "faults", {"shuffle_seconds": 3600, "seed": seed})
+            for name in "abcdef":
+                await api.v1.customers.create_async({"name": name})
+            due = (await control(server.url, "GET", "deliveries?state=pending"))["data"]
+            names = "fedcba"  # the newest is listed first
+            orders.append([name for _, name in sorted(zip((one["due"] for one in due), names, strict=True))])
+            await control(server.url, "POST", "clock", {"advance_seconds": 3601})
+            await settled(server.url)
+
+        assert orders[0] == orders[1] != orders[2]
+        assert orders[0] != list("abcdef")
+        arrived = [one.event(secret).data.object["name"] for one in hook.received]
+        assert sorted(arrived) == sorted("abcdef" * 3)
+
+
+async def test_a_rolled_secret_signs_beside_the_former_for_a_while() -> None:
+    async with serve() as server, client(server.url) as api, receiver() as hook:
+        former = await listen(api, hook)
+        endpoint = (await api.v1.webhook_endpoints.list_async()).data[0]
+        path = f"webhook_endpoints/{endpoint.id}/roll_secret"
+        newer = (await control(server.url, "POST", path, {"overlap_seconds": 3600}))["secret"]
+
+        await api.v1.customers.create_async({"name": "x"})
+        (during,) = await hook.wait_for(1)
+        await control(server.url, "POST", "clock", {"advance_seconds": 3600})
+        await api.v1.customers.create_async({"name": "y"})
+        after = (await hook.wait_for(2))[1]
+
+        assert during.event(former).id == during.event(newer).id
+        assert after.event(newer).data.object["name"] == "y"
+        with pytest.raises(stripe.SignatureVerificationError):
+            after.event(former)
+        shown = await api.v1.webhook_endpoints.retrieve_async(endpoint.id)
+        assert "former_secrets" not in shown.to_dict()
+
+
+async def test_calls_fail_lose_their_answer_or_get_none_as_told() -> None:
+    async with serve() as server, client(server.url) as api:
+        await control(server.url, "POST", "faults", {"fail": 1})
+        with pytest.raises(stripe.APIError) as failed:
+            await api.v1.customers.create_async({"name": "a"})
+        assert failed.value.http_status == 500
+
+        await control(server.url, "POST", "faults", {"cut": 1})
+        with pytest.raises(stripe.APIConnectionError):
+            await api.v1.customers.create_async({"name": "b"}, {"idempotency_key": "k"})
+        again = await api.v1.customers.create_async({"name": "b"}, {"idempotency_key": "k"})
+
+        await control(server.url, "POST", "faults", {"hang": 1})
+        async with httpx.AsyncClient(timeout=0.2, trust_env=False) as http:
+            with pytest.raises(httpx.ReadTimeout):
+                await http.get(f"{server.url}/v1/customers", headers={"Authorization": f"Bearer {KEY}"})
+
+        assert [one.id for one in (await api.v1.customers.list_async()).data] == [again.id]
 
 
 async def test_silence_and_refusal_count_as_failures_and_delay_no_other() -> None:
-    impatient = replace(QUICK, timeout=4.0, most_attempts=1)
+    impatient = replace(QUICK, timeout=4.0, give_up_after=0.0)
     async with (
         serve(policy=impatient) as server,
         client(server.url) as api,
@@ -322,6 +409,11 @@ async def test_one_file_serves_one_process_and_one_port_one_server(tmp_path: Pat
     [
         ("POST", "faults", {"dorp": 1}, 400),
         ("POST", "faults", {"drop": -1}, 400),
+        ("POST", "faults", {"chance": 2}, 400),
+        ("GET", "idle?timeout_seconds=1000", None, 400),
+        ("GET", "idle?patience=1", None, 400),
+        ("POST", "webhook_endpoints/we_none/roll_secret", None, 404),
+        ("POST", "webhook_endpoints/we_none/roll_secret", {"overlap_seconds": -1}, 400),
         ("POST", "events/evt_none/resend", None, 404),
         ("POST", "subscriptions/sub_none", {"status": "active"}, 404),
         ("POST", "subscriptions/sub_none", {"status": "frozen"}, 400),

@@ -118,7 +118,8 @@ def test_a_signature_is_hmac_over_time_and_body() -> None:
     # Computed with `printf '1.{}' | openssl dgst -sha256 -hmac whsec_x`
     expected = "36ee2f7498f0c1777d1312b2a7361947fe5ad31223be30d0c62421f4ca753401"
 
-    assert signature(b"{}", "whsec_x", 1) == f"t=1,v1={expected}"
+    assert signature(b"{}", ["whsec_x"], 1) == f"t=1,v1={expected}"
+    assert signature(b"{}", ["whsec_x", "whsec_x"], 1) == f"t=1,v1={expected},v1={expected}"
 
 
 def test_faults_shape_what_is_planned() -> None:
@@ -139,4 +140,23 @@ def test_faults_shape_what_is_planned() -> None:
     dues = [one.due for one in plan[1:]]
     assert dues == pytest.approx([105.4, 105.4, 105.2, 105.2, 105.0, 105.0])
     assert {one.endpoint for one in plan} == {"we_all"}
-    assert remaining == faults.model_copy(update={"drop": 0})
+    assert remaining == faults.model_copy(update={"drop": 0, "seed": 1})
+
+
+def test_random_faults_repeat_with_their_seed_and_differ_without() -> None:
+    events = [{"id": f"evt_{n}", "type": "invoice.paid"} for n in range(30)]
+    endpoints = [{"id": "we_1", "status": "enabled", "enabled_events": ["*"]}]
+    faults = Faults(chance=0.5, drop=5, duplicate=1, shuffle_seconds=60, seed=7)
+
+    plan, remaining = planned(events, endpoints, faults, 0.0)
+
+    assert planned(events, endpoints, faults, 0.0) == (plan, remaining)
+    assert planned(events, endpoints, faults.model_copy(update={"seed": 8}), 0.0)[0] != plan
+    assert {one.event for one in plan} == {event["id"] for event in events}
+    dropped = [one for one in plan if one.state == "dropped"]
+    untouched = [one for one in plan if one.state == "pending" and one.due == 0]
+    twice = [one for one in plan if one.state == "pending" and 0 < one.due <= 60]
+    assert len(dropped) == 5
+    assert 5 <= len(untouched) <= 25
+    assert len(untouched) + len(dropped) + len(twice) // 2 == 30
+    assert [one.event for one in sorted(twice, key=lambda one: one.due)] != [one.event for one in twice]

@@ -6,6 +6,7 @@ from pydantic import Field
 
 from sandbox.stripe_api import objects
 from sandbox.stripe_api.errors import ApiError
+from sandbox.stripe_api.objects import Json
 from sandbox.stripe_api.operation import (
     Asked,
     Change,
@@ -27,11 +28,14 @@ from sandbox.stripe_api.params import (
     Text,
     Url,
 )
+from sandbox.stripe_api.present import shown
 from sandbox.stripe_api.store import Query, every
 
 EVENT_DAYS = 30
 MOST_ENDPOINTS = 16
 MOST_TYPES = 20
+_FORMER = "former_secrets"
+"""Where an endpoint's rolled secrets are kept. Stripe never shows them."""
 
 
 class EventList(DatedListParams):
@@ -94,13 +98,25 @@ def _update_endpoint(asked: Asked[EndpointUpdate]) -> Change:
     new = updated(old, asked.params, ("url", "enabled_events", "description"))
     if "disabled" in asked.params.model_fields_set:
         new["status"] = "disabled" if asked.params.disabled else "enabled"
-    return Change({name: value for name, value in new.items() if name != "secret"}, (new,))
+    return Change(shown(new, asked.state), (new,))
 
 
 def _delete_endpoint(asked: Asked[Params]) -> Change:
     old = found(asked.state, "webhook_endpoint", asked.ids["endpoint"])
     answer = {"id": old["id"], "object": "webhook_endpoint", "deleted": True}
     return Change(answer, removed=(old["id"],))
+
+
+def with_new_secret(endpoint: Json, secret: str, now: int, overlap: int) -> Json:
+    """An endpoint whose secret was rolled: the one it had signs too for `overlap` more seconds."""
+    former = {"secret": endpoint["secret"], "expires_at": now + overlap}
+    return {**endpoint, "secret": secret, _FORMER: [former, *endpoint.get(_FORMER, [])]}
+
+
+def signing_secrets(endpoint: Json, now: float) -> list[str]:
+    """The secrets an endpoint's deliveries are signed with, the newest first."""
+    former = [one["secret"] for one in endpoint.get(_FORMER, []) if one["expires_at"] > now]
+    return [endpoint["secret"], *former]
 
 
 def _endpoints(_: Asked[ListParams]) -> Query:
