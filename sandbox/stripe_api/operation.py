@@ -92,7 +92,7 @@ def found(state: State, kind: str, object_id: str, param: str = "id") -> Json:
         ApiError: there is none.
     """
     candidate = state.find(object_id)
-    if candidate is None or candidate["object"] != kind:
+    if candidate is None or candidate["object"] != kind or candidate.get("deleted"):
         raise missing_object(kind.replace("_", " ").replace(".", " "), object_id, param)
     return candidate
 

@@ -7,14 +7,18 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from sandbox.stripe_api.objects import Json
+from sandbox.stripe_api.timetable import clock_of, due_at
 
 _LABEL = {
     "checkout.session": "customer",
     "event": "type",
     "invoice": "customer",
     "payment_method": "customer",
+    "invoice_payment": "invoice",
+    "invoiceitem": "customer",
     "price": "lookup_key",
     "subscription": "customer",
+    "test_helpers.test_clock": "status",
 }
 """By kind, the field most used to filter its lists: kept in a column of its own, with an index."""
 
@@ -87,13 +91,33 @@ class Store:
 
     def put(self, found: Json) -> None:
         """Store an object, new or changed."""
-        kind = found["object"]
-        label = found.get(_LABEL[kind]) if kind in _LABEL else None
         self._connection.execute(
-            "INSERT INTO object (id, kind, label, created, body) VALUES (?, ?, ?, ?, ?)"
-            " ON CONFLICT (id) DO UPDATE SET label = excluded.label, body = excluded.body",
-            (found["id"], kind, label, found["created"], json.dumps(found)),
+            "INSERT INTO object (id, kind, label, created, clock, due, body) VALUES (?, ?, ?, ?, ?, ?, ?)"
+            " ON CONFLICT (id) DO UPDATE SET"
+            " label = excluded.label, clock = excluded.clock, due = excluded.due, body = excluded.body",
+            (
+                found["id"],
+                found["object"],
+                label_of(found),
+                found["created"],
+                clock_of(found),
+                due_at(found),
+                json.dumps(found),
+            ),
         )
+
+    def next_due(self, clock: str | None, until: int) -> tuple[int, Json] | None:
+        """What time does something to first, and when (Unix seconds), up to `until`.
+
+        Args:
+            clock: of what lives by that test clock; None for the sandbox's own time.
+            until: the latest time asked for, inclusive.
+        """
+        row = self._connection.execute(
+            "SELECT due, body FROM object WHERE clock IS ? AND due <= ? ORDER BY due, seq LIMIT 1",
+            (clock, until),
+        ).fetchone()
+        return None if row is None else (int(row["due"]), _object(row))
 
     def remove(self, object_id: str) -> None:
         """Forget an object."""
@@ -134,6 +158,12 @@ _NEWER = """
 def _object(row: sqlite3.Row) -> Json:
     found: Json = json.loads(row["body"])
     return found
+
+
+def label_of(found: Json) -> str | None:
+    """The value an object's kind is filtered by."""
+    label: str | None = found.get(_LABEL.get(found["object"], ""))
+    return label
 
 
 def every(state: State, query: Query, most: int) -> Sequence[Json]:

@@ -7,11 +7,22 @@ from typing import Any
 from sandbox.stripe_api.objects.common import Json, list_of
 
 
+INCOMPLETE_SECONDS = 23 * 3600
+"""How long a first payment may take: https://docs.stripe.com/billing/subscriptions/overview."""
+
+
 def subscription(subscription_id: str, now: int, given: Mapping[str, Any]) -> Json:
-    """A subscription; `given` holds customer, currency, items, status and what else is known of it."""
+    """A subscription; `given` holds customer, currency, items, status and what else is known of it.
+
+    `_incomplete_until` is when its first payment is given up, `_noticed_trial_end` the trial's end that
+    `trial_will_end` told of, `_resumption` the invoice whose payment ends a pause.
+    """
     return {
         "id": subscription_id,
         "object": "subscription",
+        "_incomplete_until": now + INCOMPLETE_SECONDS,
+        "_noticed_trial_end": None,
+        "_resumption": None,
         "application": None,
         "application_fee_percent": None,
         "automatic_tax": {"disabled_reason": None, "enabled": False, "liability": None},
