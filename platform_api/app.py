@@ -25,6 +25,7 @@ from platform_api.metrics import Metrics
 from platform_api.request_bounds import BodyLimit, ConcurrencyLimit, TrustedHosts
 from platform_api.settings import Settings
 from platform_api.stripe_events import routes as stripe_events
+from platform_api.stripe_events.group_commit import GroupCommit
 from platform_api.stripe_events.service import EventIntake
 from platform_api.stripe_gateway import StripeGateway
 
@@ -58,7 +59,7 @@ def make_app(
         customers=CustomerService(pool),
         billing=BillingService(pool, catalogue, gateway, settings.public_url),
         instances=InstanceService(pool, settings.instance_url),
-        events=EventIntake(pool, settings.webhook_secrets, doorbell, metrics),
+        events=EventIntake(settings.webhook_secrets, GroupCommit(pool), doorbell, metrics),
     )
     for module in (customers, billing, instances, stripe_events, health):
         app.include_router(module.router)

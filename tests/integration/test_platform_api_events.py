@@ -69,7 +69,7 @@ async def test_the_same_event_five_times_is_stored_once(api: Api) -> None:
     answers = await asyncio.gather(*(deliver(api.client, what) for _ in range(5)))
     assert [answer.status_code for answer in answers] == [200] * 5
     assert len(await inbox(api)) == 1
-    assert await queue(api) == [("subscription", what["data"]["object"]["id"], 5)]
+    assert [row[:2] for row in await queue(api)] == [("subscription", what["data"]["object"]["id"])]
 
 
 async def test_events_of_one_subscription_are_one_work_item(api: Api) -> None:
@@ -77,7 +77,7 @@ async def test_events_of_one_subscription_are_one_work_item(api: Api) -> None:
     types = ("customer.subscription.created", "customer.subscription.updated", "customer.subscription.paused")
     await asyncio.gather(*(deliver(api.client, event(name, subscription)) for name in types))
     assert len(await inbox(api)) == 3
-    assert await queue(api) == [("subscription", "sub_one", 3)]
+    assert [row[:2] for row in await queue(api)] == [("subscription", "sub_one")]
 
 
 async def test_a_resent_event_revives_a_parked_item(api: Api) -> None:
@@ -85,7 +85,7 @@ async def test_a_resent_event_revives_a_parked_item(api: Api) -> None:
     await deliver(api.client, what)
     await api.rows("UPDATE work_item SET parked_at = now(), due_at = NULL")
     await deliver(api.client, what)
-    assert await api.rows("SELECT parked_at, due_at IS NOT NULL FROM work_item") == [(None, True)]
+    assert await api.rows("SELECT parked_at, due_at IS NOT NULL, seq FROM work_item") == [(None, True, 2)]
 
 
 @pytest.mark.parametrize(

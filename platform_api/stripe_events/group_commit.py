@@ -1,0 +1,102 @@
+"""Group commit: events that arrive while others are being stored share the next statement."""
+
+import asyncio
+from collections import deque
+from collections.abc import Sequence
+
+import psycopg
+
+from platform_api import problems
+from platform_api.database import POOL_SIZE, Pool, connect
+from platform_api.problems import Problem
+from provisioner.contract.inbox import Event, store_events
+
+_WRITERS = 2  # so that one batch is gathered and answered while another is being written
+_MAX_BATCH = 100  # events
+_MAX_WAITING = 1000  # events
+_STORE_TIMEOUT = 9.0  # seconds from an event's arrival: Stripe waits about ten
+
+_Waiting = tuple[Event, asyncio.Future[bool]]
+
+
+class GroupCommit:
+    """Stores events, each in a batch of those that were waiting with it. An idle one stores at once."""
+
+    def __init__(self, pool: Pool) -> None:
+        self._pool = pool
+        self._waiting: deque[_Waiting] = deque()
+        self._writers: set[asyncio.Task[None]] = set()
+        self._is_gathering = False
+
+    def __len__(self) -> int:
+        """Return how many events wait for a writer."""
+        return len(self._waiting)
+
+    async def store(self, event: Event) -> bool:
+        """Store `event`; return whether it was new, once that is committed.
+
+        Whoever stops waiting disturbs nobody: the batch is not theirs.
+
+        Raises:
+            Problem: 503, too many are waiting.
+            psycopg.Error: it could not be stored, whatever else was in its batch.
+            TimeoutError: it was not stored in time.
+        """
+        if len(self._waiting) >= _MAX_WAITING:
+            raise Problem(problems.OVERLOADED, "Send it again in a moment.", retry_after=1)
+        is_new: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
+        self._waiting.append((event, is_new))
+        if not self._is_gathering and len(self._writers) < _WRITERS:
+            # The task begins after what else is ready to run, so what arrived together is stored together.
+            self._is_gathering = True
+            writer = asyncio.create_task(self._write())
+            self._writers.add(writer)
+            writer.add_done_callback(self._writers.discard)
+        async with asyncio.timeout(_STORE_TIMEOUT):
+            return await is_new
+
+    async def _write(self) -> None:
+        self._is_gathering = False
+        while batch := self._next_batch():
+            await self._store_batch(batch)
+
+    def _next_batch(self) -> list[_Waiting]:
+        batch: list[_Waiting] = []
+        while self._waiting and len(batch) < _MAX_BATCH:
+            event, is_new = self._waiting.popleft()
+            if not is_new.done():
+                batch.append((event, is_new))
+        return batch
+
+    async def _store_batch(self, batch: Sequence[_Waiting]) -> None:
+        try:
+            new = await self._store([event for event, _ in batch])
+        except Exception as error:  # noqa: BLE001  # those who wait raise it
+            if len(batch) > 1 and _may_be_one_events_fault(error):
+                await asyncio.gather(*(self._store_batch([one]) for one in batch))
+                return
+            for _, is_new in batch:
+                if not is_new.done():
+                    is_new.set_exception(error)
+            return
+        for event, is_new in batch:
+            if not is_new.done():
+                is_new.set_result(event.id in new)
+
+    async def _store(self, events: Sequence[Event]) -> frozenset[str]:
+        # After a restart of the database every connection in the pool is stale, and using one is how to find
+        # out. Storing twice is storing once, so an event need not fail for it.
+        for _ in range(POOL_SIZE):
+            async with connect(self._pool) as conn:
+                try:
+                    return await store_events(conn, events)
+                except psycopg.OperationalError:
+                    if not conn.closed:
+                        raise
+        async with connect(self._pool) as conn:
+            return await store_events(conn, events)
+
+
+def _may_be_one_events_fault(error: Exception) -> bool:
+    """Say whether the database judged a statement, rather than being away."""
+    return isinstance(error, psycopg.Error) and error.sqlstate is not None
