@@ -21,7 +21,7 @@ from sandbox.stripe_api.objects import API_VERSION, Cause, Json
 from sandbox.stripe_api.operation import Asked, Change, Moment, Operation
 from sandbox.stripe_api.params import parse
 from sandbox.stripe_api.present import expanded
-from sandbox.stripe_api.resources import checkout, customers, events, products, subscriptions
+from sandbox.stripe_api.resources import checkout, coupons, customers, events, products, subscriptions
 from sandbox.stripe_api.web import LARGEST_BODY, BodyTooLargeError, read_body
 
 RETRY_AFTER_SECONDS = 1
@@ -36,6 +36,7 @@ def operations() -> tuple[Operation[Any], ...]:
         *customers.operations(),
         *products.operations(),
         *checkout.operations(),
+        *coupons.operations(),
         *subscriptions.operations(),
         *events.operations(),
     )

@@ -10,6 +10,7 @@ DEEPEST_EXPANSION = 4
 MOST_INCLUDED = 10
 
 _EXPANDABLE = {
+    "charge": {"customer", "payment_intent", "refunds"},
     "checkout.session": {
         "customer",
         "invoice",
@@ -18,27 +19,33 @@ _EXPANDABLE = {
         "setup_intent",
         "subscription",
     },
+    "checkout.session.discounts": {"coupon", "promotion_code"},
     "customer": {"default_source", "subscriptions", "test_clock"},
     "customer.invoice_settings": {"default_payment_method"},
-    "invoice": {"customer", "default_payment_method"},
+    "discount": {"customer", "promotion_code"},
+    "discount.source": {"coupon"},
+    "dispute": {"charge", "payment_intent"},
+    "invoice": {"customer", "default_payment_method", "discounts"},
     "invoice.parent.subscription_details": {"subscription"},
+    "invoice.total_discount_amounts": {"discount"},
+    "payment_intent": {"customer", "latest_charge", "payment_method"},
     "payment_method": {"customer"},
     "price": {"product"},
     "product": {"default_price"},
+    "promotion_code": {"customer"},
+    "promotion_code.promotion": {"coupon"},
+    "refund": {"charge", "payment_intent"},
     "subscription": {
         "customer",
         "default_payment_method",
+        "discounts",
         "latest_invoice",
         "pending_setup_intent",
         "schedule",
         "test_clock",
     },
 }
-"""By kind (or place within one), the fields that hold an id and may show the object instead."""
-
-
-_SECRET = frozenset({"former_secrets", "secret"})
-"""Of a webhook endpoint; its creation alone shows the secret."""
+"""By kind (or place within one), the fields that hold an id, or several, and may show the object instead."""
 
 
 def shown(found: Json, state: State) -> Json:
@@ -51,7 +58,7 @@ def shown(found: Json, state: State) -> Json:
         case "checkout.session":
             return {name: value for name, value in found.items() if name != "line_items"}
         case "webhook_endpoint":
-            return {name: value for name, value in found.items() if name not in _SECRET}
+            return {name: value for name, value in found.items() if name != "secret"}
         case _:
             return found
 
@@ -90,13 +97,19 @@ def _expand(node: Json, segments: list[str], state: State, path: str, place: str
     value: Any
     if name in _EXPANDABLE.get(place, ()):
         value = _fetched(node, name, state)
-    elif isinstance(node.get(name), dict):
+    elif isinstance(node.get(name), dict | list):
         value = node[name]
     else:
         raise ApiError(f"This property cannot be expanded ({path}).", param="expand")
-    if rest and isinstance(value, dict):
-        value = _expand(value, rest, state, path, f"{place}.{name}")
+    if rest:
+        value = _deeper(value, rest, state, path, f"{place}.{name}")
     return {**node, name: value}
+
+
+def _deeper(value: object, segments: list[str], state: State, path: str, place: str) -> object:
+    if isinstance(value, list):
+        return [_deeper(one, segments, state, path, place) for one in value]
+    return _expand(value, segments, state, path, place) if isinstance(value, dict) else value
 
 
 def _fetched(node: Json, name: str, state: State) -> object:
@@ -106,10 +119,21 @@ def _fetched(node: Json, name: str, state: State) -> object:
         return value or line_items(_stored(node, state), state)
     if place == ("customer", "subscriptions"):
         return value or _subscriptions(node, state)
-    if not isinstance(value, str):
-        return value
-    target = state.find(value)
+    if place == ("charge", "refunds"):
+        return value or _refunds(node, state)
+    if isinstance(value, list):
+        return [_named(one, state) for one in value]
+    return _named(value, state)
+
+
+def _named(value: object, state: State) -> object:
+    target = state.find(value) if isinstance(value, str) else None
     return value if target is None else shown(target, state)
+
+
+def _refunds(charge: Json, state: State) -> Json:
+    found = every(state, Query("refund", label=charge["id"]), MOST_INCLUDED)
+    return list_of([shown(one, state) for one in found], f"/v1/charges/{charge['id']}/refunds")
 
 
 def _stored(node: Json, state: State) -> Json:

@@ -10,13 +10,18 @@ from sandbox.stripe_api.objects import Json
 from sandbox.stripe_api.timetable import clock_of, due_at
 
 _LABEL = {
+    "charge": "customer",
     "checkout.session": "customer",
+    "dispute": "charge",
     "event": "type",
     "invoice": "customer",
     "payment_method": "customer",
     "invoice_payment": "invoice",
     "invoiceitem": "customer",
+    "payment_intent": "customer",
     "price": "lookup_key",
+    "promotion_code": "code",
+    "refund": "charge",
     "subscription": "customer",
     "test_helpers.test_clock": "status",
 }
@@ -99,7 +104,7 @@ class Store:
                 found["id"],
                 found["object"],
                 label_of(found),
-                found["created"],
+                found.get("_created") or found["created"],
                 clock_of(found),
                 due_at(found),
                 json.dumps(found),

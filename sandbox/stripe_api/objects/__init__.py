@@ -26,6 +26,11 @@ from sandbox.stripe_api.objects.common import (
     list_of,
     public,
 )
+from sandbox.stripe_api.objects.coupons import (
+    coupon,
+    discount,
+    promotion_code,
+)
 from sandbox.stripe_api.objects.customers import (
     customer,
 )
@@ -63,8 +68,10 @@ __all__ = [
     "card",
     "charge",
     "checkout_session",
+    "coupon",
     "customer",
     "customer_details",
+    "discount",
     "dispute",
     "event",
     "invoice_line",
@@ -74,6 +81,7 @@ __all__ = [
     "payment_method",
     "price",
     "product",
+    "promotion_code",
     "public",
     "refund",
     "session_item",
