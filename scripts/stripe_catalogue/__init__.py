@@ -1,0 +1,1 @@
+"""The catalogue at Stripe: what should be there, what differs, and making it so."""
