@@ -11,7 +11,11 @@ Authentication = Literal["never", "until_set_up", "always"]
 
 
 class CardRefusedError(Exception):
-    """Why the card cannot be used, for the person who typed it."""
+    """Why the card cannot be used, for the person who typed it; `code` is Stripe's."""
+
+    def __init__(self, message: str, code: str) -> None:
+        super().__init__(message)
+        self.code = code
 
 
 @dataclass(frozen=True)
@@ -123,12 +127,13 @@ def typed(number: str, expiry: str, now: int) -> Card:
     """
     digits = "".join(number.split())
     if not digits.isascii() or not digits.isdecimal() or not _checks_out(digits):
-        raise CardRefusedError("Your card number is invalid.")
+        raise CardRefusedError("Your card number is invalid.", "incorrect_number")
     month, year = _expiry(expiry, now)
     known = _CARDS.get(digits)
     if known is None:
         raise CardRefusedError(
-            "Your card was declined: only Stripe's test cards work here. Try 4242 4242 4242 4242."
+            "Your card was declined: only Stripe's test cards work here. Try 4242 4242 4242 4242.",
+            "card_declined",
         )
     return Card(known, month, year)
 
@@ -161,8 +166,10 @@ def _expiry(expiry: str, now: int) -> tuple[int, int]:
         return 12, today.year + 2
     month, _, year = written.partition("/")
     if re.fullmatch(r"(0?[1-9]|1[0-2])/(\d{2}|\d{4})", written, re.ASCII) is None:
-        raise CardRefusedError("Your card's expiration date is incomplete: write it as MM / YY.")
+        raise CardRefusedError(
+            "Your card's expiration date is incomplete: write it as MM / YY.", "invalid_expiry_month"
+        )
     full_year = int(year) + (2000 if len(year) == 2 else 0)
     if (full_year, int(month)) < (today.year, today.month):
-        raise CardRefusedError("Your card's expiration date is in the past.")
+        raise CardRefusedError("Your card's expiration date is in the past.", "invalid_expiry_year")
     return int(month), full_year

@@ -93,9 +93,9 @@ class Pages:
         now = int(self.ledger.clock())
         card = typed_card(typed.card_number, typed.expiry, now)
         if card.test.refusal is not None and not card.test.attaches:
-            raise CardRefusedError(card.test.refusal.message)
+            raise CardRefusedError(card.test.refusal.message, card.test.refusal.code)
         if _needs_email(session) and "@" not in typed.email:
-            raise CardRefusedError("Your email address is incomplete.")
+            raise CardRefusedError("Your email address is incomplete.", "email_invalid")
         buyer = Buyer(card, typed.email or None, typed.name or None)
         moment = Moment(now, new_id, "")
         with self.ledger.transaction():

@@ -75,6 +75,13 @@ class Collected:
 
 def collect(due: Due, moment: Moment) -> Collected:
     """Make a payment intent for what is due and try it once."""
+    intent = intent_for(due, moment)
+    tried = attempt(intent, due.payment_method, due.holder, moment)
+    return replace(tried, events=(Draft("payment_intent.created", public(intent)), *tried.events))
+
+
+def intent_for(due: Due, moment: Moment) -> Json:
+    """The payment intent for what is due, not tried yet."""
     given = {
         "amount": due.amount,
         "currency": due.currency,
@@ -85,14 +92,12 @@ def collect(due: Due, moment: Moment) -> Collected:
         "secret": moment.new_id("secret"),
         "setup_future_usage": "off_session" if due.invoice else None,
     }
-    intent = objects.payment_intent(moment.new_id("pi"), moment.now, given)
-    tried = attempt(intent, due.payment_method, due.holder, moment)
-    return replace(tried, events=(Draft("payment_intent.created", public(intent)), *tried.events))
+    return objects.payment_intent(moment.new_id("pi"), moment.now, given)
 
 
 def attempt(intent: Json, method: Json | None, holder: Holder, moment: Moment) -> Collected:
     """Try a payment intent, also once more after a decline or when its holder has authenticated."""
-    if method is None:
+    if method is None or method.get("_detached"):
         return _without_card(intent)
     card = cards.behaviour(method["card"]["last4"])
     if card.refusal is not None and not (card.attaches and holder is Holder.AT_CHECKOUT):
@@ -245,6 +250,11 @@ def attached(method: Json, customer: Json) -> Json:
     card = cards.behaviour(method["card"]["last4"])
     if card.refusal is not None and not card.attaches:
         raise refused(card.refusal, method)
+    if method.get("_detached"):
+        raise ApiError(
+            "This payment method was detached from a customer, and may not be used again: make a new one.",
+            param="payment_method",
+        )
     if method["customer"] not in (None, customer["id"]):
         raise ApiError(
             "The payment method you provided has already been attached to a customer.",

@@ -1,6 +1,6 @@
-"""Customers, and the cards they have."""
+"""Customers."""
 
-from typing import Any, Literal
+from typing import Any
 
 from pydantic import Field
 
@@ -19,7 +19,6 @@ from sandbox.stripe_api.operation import (
 from sandbox.stripe_api.params import (
     ClearableText,
     DatedListParams,
-    ListParams,
     Metadata,
     MetadataChange,
     Nested,
@@ -60,19 +59,6 @@ class CustomerList(DatedListParams):
     email: Text | None = None
 
 
-class CardList(ListParams):
-    """A page of a customer's cards."""
-
-    customer: Text
-    type: Literal["card"] = "card"
-
-
-class OwnCardList(ListParams):
-    """A page of the cards of the customer in the path."""
-
-    type: Literal["card"] = "card"
-
-
 def _create(asked: Asked[CustomerCreate]) -> Change:
     moment = asked.moment
     new = objects.customer(moment.new_id("cus"), moment.now, asked.params.model_dump())
@@ -101,24 +87,11 @@ def _customers(asked: Asked[CustomerList]) -> Query:
     )
 
 
-def _cards(asked: Asked[CardList]) -> Query:
-    found(asked.state, "customer", asked.params.customer, "customer")
-    return Query("payment_method", label=asked.params.customer)
-
-
-def _own_cards(asked: Asked[OwnCardList]) -> Query:
-    found(asked.state, "customer", asked.ids["customer"])
-    return Query("payment_method", label=asked.ids["customer"])
-
-
 def operations() -> tuple[Operation[Any], ...]:
-    """Every call about customers and their cards."""
+    """Every call about customers."""
     return (
         Operation("POST", "/v1/customers", CustomerCreate, _create),
         listing("/v1/customers", CustomerList, _customers),
         retrieval("/v1/customers/{customer}", "customer"),
         Operation("POST", "/v1/customers/{customer}", CustomerUpdate, _update),
-        listing("/v1/customers/{customer}/payment_methods", OwnCardList, _own_cards),
-        listing("/v1/payment_methods", CardList, _cards),
-        retrieval("/v1/payment_methods/{payment_method}", "payment_method"),
     )
