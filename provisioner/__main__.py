@@ -19,6 +19,7 @@ from psycopg.conninfo import make_conninfo
 from psycopg_pool import AsyncConnectionPool
 
 from catalogue.loader import CatalogueError, load_catalogue
+from provisioner.catch_up import CatchUp
 from provisioner.clients.helm import Charts
 from provisioner.clients.kubernetes import KubernetesClient
 from provisioner.clients.stripe import StripeClient
@@ -34,6 +35,7 @@ from provisioner.scheduler import Scheduler
 from provisioner.secrets import RootKey
 from provisioner.settings import Settings
 from provisioner.subscriptions import Offer, SubscriptionHandler
+from provisioner.sweep import Sweep
 from provisioner.values import PlatformSettings
 from provisioner.watch import WatchCache
 from provisioner.workers import Handler, WorkerOptions, Workers
@@ -82,7 +84,9 @@ async def run(settings: Settings) -> None:
             WorkerOptions(concurrency=settings.workers),
             WorkerMetrics(registry),
         )
-        async with _beside(cache.run(), Scheduler(pool, source).run()):
+        load = partial(load_catalogue, settings.catalogue_dir)
+        scheduler = Scheduler(pool, CatchUp(pool, source), Sweep(pool, source, load))
+        async with _beside(cache.run(), scheduler.run()):
             await workers.run(stop)
     structlog.get_logger("provisioner").info("stopped")
 

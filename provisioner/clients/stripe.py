@@ -1,10 +1,12 @@
 """What Stripe says now. A thin layer over the official client: typed rows out, our two kinds of error."""
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping, Sequence
+import json
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from itertools import takewhile
+from math import ceil
 from types import TracebackType
 from typing import Annotated, Any, Self, TypeVar
 
@@ -99,7 +101,7 @@ class StripeClient:
     """Fetches from Stripe, or from what stands in for it at `url`.
 
     Args:
-        api_key: a secret or restricted key that may read subscriptions.
+        api_key: a secret or restricted key that may read subscriptions, invoices and events.
         url: the API's address.
     """
 
@@ -159,26 +161,63 @@ class StripeClient:
         Raises:
             TemporaryError, PermanentError: as `fetch_subscription`; what was yielded before is incomplete.
         """
-        after: str | None = None
-        for _ in range(MOST_PAGES):
-            page = await self._page(after)
-            for found in page.data:
-                yield _subscription(found.to_dict())
-            if not page.has_more or not page.data:
-                return
-            after = page.data[-1].id
-        raise PermanentError(f"Stripe lists more than {MOST_PAGES * PAGE} subscriptions: raise MOST_PAGES")
+        ask = self._client.v1.subscriptions.list_async
+        async for page in self._pages(ask, {}, "the list of subscriptions"):
+            for found in page:
+                yield _subscription(found)
 
-    async def _page(self, after: str | None) -> stripe.ListObject[stripe.Subscription]:
+    async def list_events(
+        self, since: datetime, until: datetime | None, types: Sequence[str]
+    ) -> AsyncIterator[list[str]]:
+        """The events created from `since` on and before `until`, as pages of their JSON, newest first.
+
+        Args:
+            since: at most 30 days ago: Stripe lists no older ones.
+            until: None for all up to now.
+            types: at most 20 names of types.
+
+        Raises:
+            TemporaryError, PermanentError: as `fetch_subscription`; what was yielded before is incomplete.
+        """
+        created = {"gte": int(since.timestamp())}
+        if until is not None:
+            created["lt"] = ceil(until.timestamp())
+        ask = self._client.v1.events.list_async
+        params = {"created": created, "types": list(types)}
+        async for page in self._pages(ask, params, "the list of events"):
+            yield [json.dumps(found) for found in page]
+
+    async def fetch_event(self, event_id: str) -> str:
+        """The JSON of an event of the last 30 days.
+
+        Raises:
+            NotFoundError, TemporaryError, PermanentError: as `fetch_subscription`.
+        """
         try:
             async with asyncio.timeout(CALL_TIMEOUT):
-                if after is None:
-                    return await self._client.v1.subscriptions.list_async({"limit": PAGE})
-                return await self._client.v1.subscriptions.list_async(
-                    {"limit": PAGE, "starting_after": after}
-                )
+                found = await self._client.v1.events.retrieve_async(event_id)
         except (stripe.StripeError, TimeoutError) as error:
-            raise _translated(error, "the list of subscriptions") from error
+            raise _translated(error, f"event {event_id}") from error
+        return json.dumps(found.to_dict(for_json=True))
+
+    async def _pages(
+        self,
+        ask: Callable[[Any], Awaitable[stripe.ListObject[Any]]],
+        params: Mapping[str, object],
+        what: str,
+    ) -> AsyncIterator[list[dict[str, Any]]]:
+        cursor: dict[str, str] = {}
+        for _ in range(MOST_PAGES):
+            try:
+                async with asyncio.timeout(CALL_TIMEOUT):
+                    page = await ask({"limit": PAGE, **params, **cursor})
+            except (stripe.StripeError, TimeoutError) as error:
+                raise _translated(error, what) from error
+            yield [found.to_dict(for_json=True) for found in page.data]
+            if not page.has_more or not page.data:
+                return
+            cursor = {"starting_after": page.data[-1].id}
+        raise PermanentError(f"Stripe has more than {MOST_PAGES * PAGE} in {what}: raise MOST_PAGES")
 
 
 def _translated(error: stripe.StripeError | TimeoutError, what: str) -> Exception:
@@ -190,7 +229,7 @@ def _translated(error: stripe.StripeError | TimeoutError, what: str) -> Exceptio
             )
         case stripe.AuthenticationError() | stripe.PermissionError():
             return PermanentError(
-                f"Stripe refused the key when asked for {what}: put one that may read subscriptions into"
+                f"Stripe refused the key when asked for {what}: put one that may read it into"
                 " BERTH_STRIPE_API_KEY and restart the provisioner"
             )
         case stripe.RateLimitError():

@@ -14,11 +14,9 @@ from psycopg.rows import dict_row
 from catalogue.loader import load_catalogue
 from catalogue.schema import Catalogue
 from provisioner.clients.stripe import StripeClient
-from provisioner.contract.errors import TemporaryError
-from provisioner.contract.queue import Kind, nudge
+from provisioner.contract.queue import Kind
 from provisioner.contract.spec import SPEC, Desired, InstanceSpec
 from provisioner.queue_view import State
-from provisioner.scheduler import Scheduler
 from provisioner.specs import slug_candidates
 from provisioner.subscriptions import SubscriptionHandler
 from provisioner.workqueue import Lease, LeaseLostError, retry
@@ -429,43 +427,3 @@ async def somebody_waits(pool: Pool) -> bool:
             "SELECT FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"
         )
         return waiting.rowcount > 0
-
-
-async def test_the_sweep_finds_what_no_webhook_told(pool: Pool, shop: Shop) -> None:
-    scheduler = Scheduler(pool, shop.client)
-    same, changed, ended = [await bought(shop, slug) for slug in ("same", "changed", "ended")]
-    new = await shop.pay(await shop.buyer())
-    await shop.force(changed, "past_due")
-    await shop.force(ended, "canceled")
-    assert sorted(await scheduler.sweep()) == sorted([new, changed, ended])
-    due = {id_: (await row(pool, id_, Kind.SUBSCRIPTION)).state for id_ in (same, new, changed, ended)}
-    assert due == {same: State.IDLE, new: State.DUE, changed: State.DUE, ended: State.DUE}
-    for _ in range(3):
-        await one_pass(shop.queue(), Kind.SUBSCRIPTION, shop.handler().handle)
-    assert await scheduler.sweep() == []
-    assert len(await instances(pool)) == 4
-
-
-async def test_invariant_5_a_sweep_that_cannot_read_to_the_end_enqueues_nothing(
-    pool: Pool, shop: Shop
-) -> None:
-    subscription = await bought(shop)
-    await shop.refuse_calls(10)
-    with pytest.raises(TemporaryError):
-        await Scheduler(pool, shop.client).sweep()
-    assert (await row(pool, subscription, Kind.SUBSCRIPTION)).state == State.IDLE
-
-
-async def test_the_resync_nudges_every_instance_and_hurries_none_in_backoff(pool: Pool, shop: Shop) -> None:
-    await bought(shop)
-    instance = await only(pool)
-    queue = shop.queue()
-    (item,) = await queue.claim(Kind.INSTANCE, 1)
-    await queue.fail(item, "no answer", timedelta(hours=1))
-    waiting = (await row(pool, instance.id)).due_at
-    await Scheduler(pool, shop.client).resync()
-    after = await row(pool, instance.id)
-    assert (after.due_at, after.seq) == (waiting, 2)
-    async with pool.connection() as conn:
-        await nudge(conn, Kind.INSTANCE)
-    assert await row(pool, instance.id) == after
