@@ -31,10 +31,12 @@ from provisioner.emails import alert_operator
 from provisioner.instances import InstanceHandler
 from provisioner.mailer import Correspondence, EmailHandler, MailServer
 from provisioner.metrics import WorkerMetrics
+from provisioner.reviews import ChargeHandler
 from provisioner.scheduler import Scheduler
 from provisioner.secrets import RootKey
 from provisioner.settings import Settings
-from provisioner.subscriptions import Offer, SubscriptionHandler
+from provisioner.settlement import Offer
+from provisioner.subscriptions import SubscriptionHandler
 from provisioner.sweep import Sweep
 from provisioner.values import PlatformSettings
 from provisioner.watch import WatchCache
@@ -121,6 +123,7 @@ def _handlers(
         Correspondence(settings.mail_from, settings.api_url, settings.operator_email),
     )
     return {
+        Kind.CHARGE: ChargeHandler(source).handle,
         Kind.SUBSCRIPTION: subscriptions.handle,
         Kind.INSTANCE: instances.handle,
         Kind.EMAIL: emails.handle,

@@ -97,11 +97,34 @@ class StripeSubscription:
         return min(item.current_period_end for item in self.items)
 
 
+@dataclass(frozen=True, slots=True)
+class StripeDispute:
+    """A customer's bank asking for the money of a charge back."""
+
+    id: str
+    status: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class StripeCharge:
+    """A payment; `amount` in hundredths of `currency`, `refunded` only when all of it went back."""
+
+    id: str
+    customer_id: str | None
+    payment_intent: str | None
+    amount: int
+    currency: str
+    refunded: bool
+    disputes: tuple[StripeDispute, ...]
+
+
 class StripeClient:
     """Fetches from Stripe, or from what stands in for it at `url`.
 
     Args:
-        api_key: a secret or restricted key that may read subscriptions, invoices and events.
+        api_key: a secret or restricted key that may read subscriptions, invoices with their payments, events,
+            charges and disputes.
         url: the API's address.
     """
 
@@ -199,6 +222,60 @@ class StripeClient:
         except (stripe.StripeError, TimeoutError) as error:
             raise _translated(error, f"event {event_id}") from error
         return json.dumps(found.to_dict(for_json=True))
+
+    async def fetch_charge(self, charge_id: str) -> StripeCharge:
+        """The charge and its disputes as they are now.
+
+        Raises:
+            NotFoundError, TemporaryError, PermanentError: as `fetch_subscription`.
+        """
+        what = f"charge {charge_id}"
+        raw = await self._ask(lambda: self._client.v1.charges.retrieve_async(charge_id), what)
+        found = _read(_Charge, raw, what)
+        disputes = [
+            _read(_Dispute, one, f"the disputes of {what}")
+            async for page in self._pages(
+                self._client.v1.disputes.list_async, {"charge": charge_id}, f"the disputes of {what}"
+            )
+            for one in page
+        ]
+        return StripeCharge(
+            id=found.id,
+            customer_id=found.customer,
+            payment_intent=found.payment_intent,
+            amount=found.amount,
+            currency=found.currency,
+            refunded=found.refunded,
+            disputes=tuple(StripeDispute(one.id, one.status, one.reason) for one in disputes),
+        )
+
+    async def subscriptions_paid_by(self, payment_intent: str) -> frozenset[str]:
+        """The ids of the subscriptions whose bills a payment was for; none when it was for something else.
+
+        A charge names neither bill nor subscription since API version 2025-03-31; the way is over
+        https://docs.stripe.com/api/invoice-payment.
+
+        Raises:
+            TemporaryError, PermanentError: as `fetch_subscription`.
+        """
+        what = f"the bills of payment {payment_intent}"
+        params = {
+            "payment": {"type": "payment_intent", "payment_intent": payment_intent},
+            "expand": ["data.invoice"],
+        }
+        bills = [
+            _read(_InvoicePayment, one, what).invoice
+            async for page in self._pages(self._client.v1.invoice_payments.list_async, params, what)
+            for one in page
+        ]
+        return frozenset(bill.subscription for bill in bills if bill.subscription is not None)
+
+    async def _ask(self, ask: Callable[[], Awaitable[stripe.StripeObject]], what: str) -> dict[str, Any]:
+        try:
+            async with asyncio.timeout(CALL_TIMEOUT):
+                return (await ask()).to_dict(for_json=True)
+        except (stripe.StripeError, TimeoutError) as error:
+            raise _translated(error, what) from error
 
     async def _pages(
         self,
@@ -314,6 +391,42 @@ class _Subscription(BaseModel):
     ended_at: datetime | None = None
     latest_invoice: Annotated[_Invoice | None, BeforeValidator(_expanded)] = None
     test_clock: Annotated[_TestClock | None, BeforeValidator(_expanded)] = None
+
+
+class _Dispute(BaseModel):
+    id: str
+    status: str
+    reason: str
+
+
+class _Charge(BaseModel):
+    id: str
+    customer: Annotated[str | None, BeforeValidator(_id)] = None
+    payment_intent: Annotated[str | None, BeforeValidator(_id)] = None
+    amount: int
+    currency: str
+    refunded: bool
+
+
+class _SubscriptionDetails(BaseModel):
+    subscription: Annotated[str | None, BeforeValidator(_id)] = None
+
+
+class _Parent(BaseModel):
+    subscription_details: _SubscriptionDetails | None = None
+
+
+class _Bill(BaseModel):
+    parent: _Parent | None = None
+
+    @property
+    def subscription(self) -> str | None:
+        details = self.parent.subscription_details if self.parent else None
+        return details.subscription if details else None
+
+
+class _InvoicePayment(BaseModel):
+    invoice: _Bill
 
 
 M = TypeVar("M", bound=BaseModel)
