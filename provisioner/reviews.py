@@ -176,8 +176,8 @@ async def _review(conn: Conn, subscription_id: str, found: list[Cause]) -> bool:
 def _alert(subscription_id: str, cause: Cause) -> dict[str, str]:
     return {
         "what": f"Look at subscription {subscription_id}",
-        "sentence": f"{cause.sentence[0].upper()}{cause.sentence[1:]}. Nothing was changed, and nothing will be"
-        " deleted before you have looked. Decide at Stripe whether the subscription goes on, then clear the"
-        " review.",
+        "sentence": f"{cause.sentence[0].upper()}{cause.sentence[1:]}. Nothing was changed, and nothing will"
+        " be deleted before you have looked. Decide at Stripe whether the subscription goes on, then clear"
+        " the review.",
         "commands": f'berth stripe reviews\nberth stripe reviews clear {subscription_id} --reason "…"',
     }
