@@ -12,7 +12,10 @@ from starlette.middleware import Middleware
 from catalogue.schema import Catalogue
 from platform_api import health, problems
 from platform_api.billing import routes as billing
+from platform_api.billing.portal import PortalService
+from platform_api.billing.reservations import Reservations
 from platform_api.billing.service import BillingService
+from platform_api.billing.subscriptions import SubscriptionService
 from platform_api.customers import routes as customers
 from platform_api.customers.service import CustomerService
 from platform_api.database import Pool
@@ -54,14 +57,19 @@ def make_app(
             Middleware(BodyLimit),
         ],
     )
+    public_url, url_of = settings.public_url, settings.instance_url
+    portal = PortalService(pool, catalogue, gateway, public_url)
+    reservations = Reservations(pool, gateway)
     app.state.services = Services(
         pool=pool,
         customers=CustomerService(pool),
-        billing=BillingService(pool, catalogue, gateway, settings.public_url),
-        instances=InstanceService(pool, settings.instance_url),
+        billing=BillingService(pool, catalogue, gateway, reservations, portal, public_url, url_of),
+        portal=portal,
+        subscriptions=SubscriptionService(pool, catalogue, url_of),
+        instances=InstanceService(pool, url_of),
         events=EventIntake(settings.webhook_secrets, GroupCommit(pool), doorbell, metrics),
     )
-    for module in (customers, billing, instances, stripe_events, health):
+    for module in (stripe_events, customers, billing, instances, health):
         app.include_router(module.router)
     problems.install(app)
     app.openapi = lambda: _openapi(app)  # type: ignore[method-assign]  # FastAPI's documented way to extend it

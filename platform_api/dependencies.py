@@ -6,7 +6,9 @@ from typing import Annotated, cast
 from fastapi import Depends, Request
 from fastapi.security import HTTPBearer
 
+from platform_api.billing.portal import PortalService
 from platform_api.billing.service import BillingService
+from platform_api.billing.subscriptions import SubscriptionService
 from platform_api.customers.queries import Customer
 from platform_api.customers.service import CustomerService
 from platform_api.database import Pool
@@ -21,6 +23,8 @@ class Services:
     pool: Pool
     customers: CustomerService
     billing: BillingService
+    portal: PortalService
+    subscriptions: SubscriptionService
     instances: InstanceService
     events: EventIntake
 

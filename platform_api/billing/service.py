@@ -1,34 +1,29 @@
+from collections.abc import Callable
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
 
-from catalogue.schema import Catalogue, Interval, Plan, Price
+from catalogue.schema import Catalogue, Price
 from platform_api import problems
 from platform_api.billing import queries, slugs
-from platform_api.billing.queries import Checkout
-from platform_api.billing.schemas import CheckoutRequest
+from platform_api.billing.offers import Offer, find_offer
+from platform_api.billing.portal import PortalService
+from platform_api.billing.promo_codes import find_promotion_code
+from platform_api.billing.queries import Checkout, Held
+from platform_api.billing.reservations import Claim, Reservations
+from platform_api.billing.schemas import CheckoutRequest, OpenCheckout
+from platform_api.billing.statuses import NEVER_BEGAN, NOT_LIVE
 from platform_api.customers.queries import Customer
-from platform_api.database import Pool, transaction
+from platform_api.database import Pool, connect, transaction
 from platform_api.problems import Problem
-from platform_api.stripe_gateway import Session, SessionRequest, StripeGateway
-from provisioner.contract.ids import new_id
-
-# Stripe takes 30 minutes to 24 hours from the moment its session is made.
-_LIFETIME = timedelta(minutes=60)
-# A checkout that has no session after this long is left over from a process that died on the way to one:
-# the calls in between are bounded to less.
-_ABANDONED_AFTER = timedelta(minutes=2)
-_ATTEMPTS = 4
+from platform_api.stripe_gateway import SessionRequest, StripeGateway
 
 
 @dataclass(frozen=True, slots=True)
-class Offer:
-    """A plan as it is sold at one interval."""
+class Terms:
+    """What a session sells beyond what its checkout says; the promotion code is Stripe's id of it."""
 
-    product: str
-    plan_name: str
-    interval: Interval
-    plan: Plan
     price: Price
+    trial_days: int
+    promotion_code: str | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,58 +33,115 @@ class BillingService:
     pool: Pool
     catalogue: Catalogue
     stripe: StripeGateway
+    reservations: Reservations
+    portal: PortalService
     public_url: str
+    url_of: Callable[[str], str]
 
-    async def open_checkout(self, customer: Customer, request: CheckoutRequest) -> tuple[Checkout, str]:
-        """Return an open checkout for what `customer` requests, and the page to pay it on.
+    async def open_checkout(self, customer: Customer, request: CheckoutRequest) -> OpenCheckout:
+        """Return where `customer` goes on to get what they request.
 
-        A customer has at most one open checkout per product: asking again for the same gives the same, asking
-        for something else ends the one before.
+        That is Stripe's page to pay on; who subscribes to the product already gets the billing portal, where
+        the plan is changed, and who asks for a free plan has it, so they get their instance's address.
 
         Raises:
-            Problem: 400, not on sale; 409, name or product not to be had; 502 or 503, Stripe will not.
+            Problem: 400, not on sale, or not with that promotion code; 403, free, but for a verified address
+                only; 409, name or plan not to be had; 502 or 503, Stripe will not.
         """
-        offer = find_offer(self.catalogue, request)
+        offer = find_offer(self.catalogue, request.product, request.plan, request.interval)
         if request.slug is not None and slugs.is_reserved(request.slug):
             raise Problem(problems.SLUG_RESERVED, f"Choose another name than '{request.slug}'.")
-        for _ in range(_ATTEMPTS):
-            wanted = _new_checkout(customer, offer, request.slug)
-            found = await self._reserve(wanted)
-            if found is None:
-                continue
-            if found.customer_id == customer.id and _same_terms(found, request) and _is_current(found):
-                return found, found.url or await self._open_session(customer, offer, found)
-            await self._release(found, wanted)
-        raise Problem(problems.CHECKOUT_SUPERSEDED, "Finish or repeat one checkout at a time.")
+        history = await self._history(customer, offer.product.product)
+        live = next((one for one in history if one.status not in NOT_LIVE), None)
+        if offer.price is None:
+            return await self._subscribe(customer, offer, request, live)
+        if live is not None:
+            return await self._open_portal(customer, offer, live.id)
+        code = None
+        if request.promo_code is not None:
+            code = await find_promotion_code(self.stripe, request.promo_code, customer.stripe_customer_id)
+        over = frozenset(one.id for one in history)
+        claim = Claim(customer, offer, request.slug, code.code if code else None, over)
+        taken = await self.reservations.take(claim)
+        if isinstance(taken, Held):
+            return await self._open_portal(customer, offer, taken.id)
+        # Whoever had a trial, or could have had one, does not get another by coming back.
+        is_new = all(one.status in NEVER_BEGAN for one in history)
+        terms = Terms(offer.price, offer.plan.trial_days if is_new else 0, code.id if code else None)
+        url = taken.url or await self._open_session(customer, taken, terms)
+        return OpenCheckout(
+            kind="checkout", id=taken.id, url=url, slug=taken.slug, expires_at=taken.expires_at
+        )
 
-    async def _reserve(self, wanted: Checkout) -> Checkout | None:
-        """Open `wanted`, or return the open checkout that stands in its way; None: it did, but has gone."""
-        async with transaction(self.pool) as conn:
-            await queries.lock_customer(conn, wanted.customer_id)
-            if await queries.has_live_subscription(conn, wanted.customer_id, wanted.product):
-                raise Problem(
-                    problems.ALREADY_SUBSCRIBED,
-                    f"You subscribe to {wanted.product} already: change that subscription instead.",
+    async def _open_portal(self, customer: Customer, offer: Offer, subscription_id: str) -> OpenCheckout:
+        url = await self.portal.open(customer, offer.product.product)
+        async with connect(self.pool) as conn:
+            slug = await queries.slug_of_subscription(conn, subscription_id)
+        return OpenCheckout(kind="portal", id=subscription_id, url=url, slug=slug, expires_at=None)
+
+    async def _subscribe(
+        self, customer: Customer, offer: Offer, request: CheckoutRequest, live: Held | None
+    ) -> OpenCheckout:
+        """Give `customer` the free plan that `offer` is."""
+        if customer.email_verified_at is None:
+            raise Problem(
+                problems.EMAIL_UNVERIFIED,
+                f"A free plan is for verified addresses: ask us to verify {customer.email}, then try again.",
+            )
+        if request.promo_code is not None:
+            raise Problem(problems.PROMO_CODE, "A free plan needs no promotion code: leave it out.")
+        taken = live or await self.reservations.take(Claim(customer, offer, request.slug))
+        if isinstance(taken, Held):
+            raise await self._subscribed(offer.product.product, taken)
+        return OpenCheckout(
+            kind="instance",
+            id=taken.id,
+            url=self.url_of(taken.slug),
+            slug=taken.slug,
+            expires_at=None,
+        )
+
+    async def _subscribed(self, product: str, live: Held) -> Problem:
+        if live.source == "stripe":
+            return Problem(
+                problems.ALREADY_SUBSCRIBED,
+                f"You pay for {product}: POST /v1/billing/portal says where to change or cancel that. Its"
+                " instance is kept, and comes back on the free plan once it has ended.",
+            )
+        async with connect(self.pool) as conn:
+            slug = await queries.slug_of_subscription(conn, live.id)
+        has = f"Your instance is '{slug}', at {self.url_of(slug)}" if slug else "Your instance is being made"
+        return Problem(problems.ALREADY_SUBSCRIBED, f"You have {product} for free already. {has}.")
+
+    async def _history(self, customer: Customer, product: str) -> list[Held]:
+        """The customer's subscriptions to `product` that are Stripe's, over or not, as we or it know them.
+
+        Stripe is asked because its events may be late or lost.
+        """
+        async with connect(self.pool) as conn:
+            held = await queries.held_subscriptions(conn, customer.id, product)
+        history = [one for one in held if one.source == "stripe"]
+        if customer.stripe_customer_id is not None:
+            known = {one.id for one in history}
+            for found in await self.stripe.subscriptions(customer.stripe_customer_id):
+                priced = (
+                    self.catalogue.sold_by(price.id, price.lookup_key, price.made_for, price.interval)
+                    for price in found.prices
                 )
-            mine = await queries.open_checkout(conn, wanted.customer_id, wanted.product)
-            if mine is not None:
-                return mine
-            if not await queries.insert_checkout(conn, wanted):
-                return await queries.slug_holder(conn, wanted.slug)
-            # Asked after the insert, which waited for whoever was turning a checkout into an instance.
-            if await queries.is_slug_in_use(conn, wanted.slug):
-                raise _taken(wanted.slug)
-            return wanted
+                if found.id in known or any(one and one.product.product == product for one in priced):
+                    history.append(Held(found.id, found.status, "stripe"))
+        return history
 
-    async def _open_session(self, customer: Customer, offer: Offer, checkout: Checkout) -> str:
+    async def _open_session(self, customer: Customer, checkout: Checkout, terms: Terms) -> str:
         try:
             session = await self.stripe.create_session(
                 SessionRequest(
                     id=checkout.id,
                     customer_id=customer.id,
                     stripe_customer_id=await self._stripe_customer(customer),
-                    price_id=offer.price.id or await self.stripe.price(offer.price.lookup_key or ""),
-                    trial_days=offer.plan.trial_days,
+                    price=terms.price,
+                    trial_days=terms.trial_days,
+                    promotion_code=terms.promotion_code,
                     success_url=f"{self.public_url}/checkout/paid",
                     cancel_url=f"{self.public_url}/checkout/left",
                     expires_at=checkout.expires_at,
@@ -97,7 +149,7 @@ class BillingService:
             )
         except Problem:
             # Even if Stripe did open a session, nobody has learnt its address, so nobody can pay it.
-            await self._close(checkout)
+            await self.reservations.close(checkout)
             raise
         if session.url is None:
             raise Problem(problems.BILLING_REFUSED, "This checkout is over; start another.")
@@ -115,93 +167,3 @@ class BillingService:
         async with transaction(self.pool) as conn:
             await queries.record_stripe_customer(conn, customer.id, made)
         return made
-
-    async def _release(self, held: Checkout, wanted: Checkout) -> None:
-        """Close `held` if it may be: one that `wanted` replaces, or one that is over.
-
-        Whether it is over is for Stripe to say: a paid one keeps its name until the instance has it.
-
-        Raises:
-            Problem: 409, it holds on.
-        """
-        now = datetime.now(UTC)
-        own = (held.customer_id, held.product) == (wanted.customer_id, wanted.product)
-        if held.stripe_session_id is None:
-            if own or held.created_at + _ABANDONED_AFTER < now:
-                await self._close(held)
-                return
-            raise _taken(held.slug)
-        if not own and held.expires_at > now:
-            raise _taken(held.slug)
-        ask = self.stripe.end_session if own else self.stripe.session
-        session: Session = await ask(held.stripe_session_id)
-        if session.status == "expired":
-            await self._close(held)
-        elif own and session.status == "complete":
-            raise Problem(
-                problems.ALREADY_SUBSCRIBED,
-                f"Your payment for {held.product} has arrived; look at your instances.",
-            )
-        else:
-            raise _taken(held.slug)
-
-    async def _close(self, checkout: Checkout) -> None:
-        async with transaction(self.pool) as conn:
-            await queries.close_checkout(conn, checkout.id)
-
-
-def find_offer(catalogue: Catalogue, request: CheckoutRequest) -> Offer:
-    """Return what `request` names.
-
-    Raises:
-        Problem: 400, it is not on sale; the detail names what is.
-    """
-    product = catalogue.products.get(request.product)
-    if product is None:
-        known = ", ".join(sorted(catalogue.products))
-        raise Problem(problems.UNKNOWN_PLAN, f"There is no product '{request.product}'. Products: {known}.")
-    plan = product.plans.get(request.plan)
-    if plan is None:
-        known = ", ".join(sorted(product.plans))
-        raise Problem(
-            problems.UNKNOWN_PLAN, f"{request.product} has no plan '{request.plan}'. Plans: {known}."
-        )
-    price = plan.prices.get(request.interval)
-    if price is None:
-        known = ", ".join(sorted(plan.prices)) or "none, ask us for an offer"
-        raise Problem(
-            problems.UNKNOWN_PLAN,
-            f"{request.product} {request.plan} is not sold by the {request.interval}. Intervals: {known}.",
-        )
-    return Offer(request.product, request.plan, request.interval, plan, price)
-
-
-def _new_checkout(customer: Customer, offer: Offer, slug: str | None) -> Checkout:
-    now = datetime.now(UTC)
-    return Checkout(
-        id=new_id("chk"),
-        customer_id=customer.id,
-        product=offer.product,
-        plan=offer.plan_name,
-        interval=offer.interval,
-        slug=slug or slugs.generate(customer.name),
-        stripe_session_id=None,
-        url=None,
-        expires_at=now + _LIFETIME,
-        created_at=now,
-    )
-
-
-def _same_terms(checkout: Checkout, request: CheckoutRequest) -> bool:
-    asked = (request.product, request.plan, request.interval, request.slug or checkout.slug)
-    return (checkout.product, checkout.plan, checkout.interval, checkout.slug) == asked
-
-
-def _is_current(checkout: Checkout) -> bool:
-    """Whether there is time left to pay; one without a session must leave Stripe its 30 minutes."""
-    spare = timedelta(0) if checkout.url else timedelta(minutes=31)
-    return checkout.expires_at > datetime.now(UTC) + spare
-
-
-def _taken(slug: str) -> Problem:
-    return Problem(problems.SLUG_TAKEN, f"Somebody has '{slug}'; choose another name.")

@@ -15,6 +15,7 @@ class Customer:
     name: str
     stripe_customer_id: str | None
     created_at: datetime
+    email_verified_at: datetime | None
 
 
 async def insert_customer(conn: Connection, customer_id: str, email: str, name: str) -> None:
@@ -41,7 +42,7 @@ async def customer_of_token(conn: Connection, sha256: bytes) -> Customer | None:
     async with conn.cursor(row_factory=class_row(Customer)) as cursor:
         await cursor.execute(
             """
-            SELECT c.id, c.email, c.name, c.stripe_customer_id, c.created_at
+            SELECT c.id, c.email, c.name, c.stripe_customer_id, c.created_at, c.email_verified_at
               FROM api_token t JOIN customer c ON c.id = t.customer_id
              WHERE t.token_sha256 = %s AND t.revoked_at IS NULL
             """,

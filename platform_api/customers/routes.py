@@ -18,4 +18,10 @@ async def sign_up(services: CurrentServices, wanted: SignUp) -> SignedUp:
 @router.get("/v1/me", responses=responses(problems.UNAUTHENTICATED))
 async def me(customer: CurrentCustomer) -> Me:
     """Say whose token this is."""
-    return Me(id=customer.id, email=customer.email, name=customer.name, created_at=customer.created_at)
+    return Me(
+        id=customer.id,
+        email=customer.email,
+        name=customer.name,
+        created_at=customer.created_at,
+        email_verified_at=customer.email_verified_at,
+    )

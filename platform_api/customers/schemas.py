@@ -28,3 +28,4 @@ class Me(BaseModel):
     email: str
     name: str
     created_at: datetime
+    email_verified_at: datetime | None = Field(description="Null: not yet; a free plan waits for it")

@@ -1,5 +1,8 @@
 import secrets
 
+FREE_PREFIX = "free_"
+"""Begins the id of a subscription of our own making, to a free plan; Stripe's begin with `sub_`."""
+
 _ALPHABET = "abcdefghijklmnopqrstuvwxyz234567"
 
 

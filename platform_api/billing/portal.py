@@ -1,0 +1,71 @@
+import hashlib
+from dataclasses import dataclass
+
+from catalogue.schema import Catalogue
+from platform_api import problems
+from platform_api.billing import queries
+from platform_api.billing.offers import find_product
+from platform_api.billing.queries import PortalLink
+from platform_api.customers.queries import Customer
+from platform_api.database import Pool, connect
+from platform_api.problems import Problem
+from platform_api.stripe_gateway import StripeGateway
+
+
+@dataclass(frozen=True, slots=True)
+class PortalService:
+    """The way to Stripe's billing portal, where a subscription is changed, paid and ended."""
+
+    pool: Pool
+    catalogue: Catalogue
+    stripe: StripeGateway
+    public_url: str
+
+    async def open(self, customer: Customer, product: str | None) -> str:
+        """Return the address of a portal session, configured for `product`, else for the only one paid for.
+
+        Raises:
+            Problem: 400, no such product; 409, nothing was ever bought; 502 or 503, Stripe will not.
+        """
+        if product is not None:
+            find_product(self.catalogue, product)
+        async with connect(self.pool) as conn:
+            paid_for = await queries.products_paid_for(conn, customer.id)
+        account = customer.stripe_customer_id
+        if account is None or not (paid_for or await self.stripe.subscriptions(account)):
+            raise Problem(
+                problems.NOTHING_BOUGHT,
+                "You have not bought anything yet: POST /v1/billing/checkout is where to start.",
+            )
+        if product is None and len(paid_for) == 1:
+            product = paid_for[0]
+        return await self.stripe.open_portal(account, product, f"{self.public_url}/billing/left")
+
+    async def find_link(self, token: str) -> PortalLink:
+        """Return what the link in an e-mail that ends in `token` opens.
+
+        Like an API token it is looked up by its hash, so neither time nor a copy of the table helps to guess.
+
+        Raises:
+            Problem: 404, it is none of ours; 410, its time is over.
+        """
+        async with connect(self.pool) as conn:
+            link = await queries.find_portal_link(conn, hashlib.sha256(token.encode()).digest())
+        if link is None:
+            raise Problem(
+                problems.UNKNOWN_LINK, "Open it from the e-mail again, whole: it may have been cut off."
+            )
+        if link.has_expired:
+            raise Problem(
+                problems.EXPIRED_LINK, "The newest e-mail about your billing has one that works; or ask us."
+            )
+        return link
+
+    async def open_link(self, token: str) -> str:
+        """Return the address of a portal session for whom the link was sent to.
+
+        Raises:
+            Problem: as `find_link` and `open`.
+        """
+        link = await self.find_link(token)
+        return await self.open(link.customer, None)
