@@ -8,11 +8,13 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import httpx
+import psutil
 import pytest
 
 from sandbox.binaries import cache_directory, ensure
@@ -132,8 +134,7 @@ class TestSimulated:
         info = await cluster.up(unstarted, QUIET)
         with open_api(info) as api:
             api.post("/api/v1/namespaces", json={"metadata": {"name": "kept"}}).raise_for_status()
-        for process in processes_naming(unstarted.state_dir):
-            os.kill(process, signal.SIGKILL)
+        kill(processes_naming(unstarted.state_dir))
         assert await cluster.up(unstarted, QUIET) == info
         with open_api(info) as api:
             assert api.get("/api/v1/namespaces/kept").json()["status"]["phase"] == "Active"
@@ -310,10 +311,11 @@ class TestReal:
         with Tenant(real, "kept") as tenant:
             tenant.create(web_pod())
             tenant.await_ready("web")
-            for name in ("skipper", "kube-scheduler", "kubelet", "forwarder"):
-                process = Daemon(name, [], real_config.state_dir / "daemons").pid()
-                assert process is not None
-                os.killpg(process, signal.SIGKILL)
+            names = ("skipper", "kube-scheduler", "kubelet", "forwarder")
+            daemons = [Daemon(name, [], real_config.state_dir / "daemons") for name in names]
+            leaders = {process for daemon in daemons if (process := daemon.pid()) is not None}
+            assert len(leaders) == len(names)
+            kill([process for process in psutil.pids() if _group(process) in leaders])
             assert asyncio.run(cluster.up(real_config, QUIET)) == real
             assert asyncio.run(cluster.status(real_config)).state == "running"
             assert restarts(tenant, "web") == 0
@@ -338,13 +340,26 @@ class TestReal:
         layout = Layout(real_config, preferred_slot(NAME))
         before = look(layout.interface, layout.cgroup)
         leave_a_pod(asyncio.run(cluster.up(real_config, QUIET)))
-        for process in processes_naming(real_config.state_dir):
-            try:
-                os.kill(process, signal.SIGKILL)
-            except ProcessLookupError:
-                continue
+        kill(processes_naming(real_config.state_dir))
         asyncio.run(cluster.down(real_config))
         assert look(layout.interface, layout.cgroup) == before
+
+
+def kill(processes: list[int]) -> None:
+    """Kill processes and wait until they are gone: one that is still dying looks alive."""
+    dying = [psutil.Process(process) for process in processes if psutil.pid_exists(process)]
+    for process in dying:
+        with suppress(psutil.NoSuchProcess):
+            process.kill()
+    _, alive = psutil.wait_procs(dying, timeout=10)
+    assert alive == []
+
+
+def _group(process: int) -> int | None:
+    try:
+        return os.getpgid(process)
+    except ProcessLookupError:
+        return None
 
 
 async def start_up_and_signal(wanted: ClusterConfig, program: str, number: signal.Signals) -> None:
