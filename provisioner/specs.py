@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from urllib.parse import urlsplit
 
-from catalogue.schema import PricedPlan
+from catalogue.schema import Purchase
 from provisioner.contract.spec import Desired, InstanceSpec, Probe, Size
 
 LABEL_LENGTH = 63
@@ -21,16 +21,16 @@ class Owner:
     slug: str
 
 
-def build_spec(owner: Owner, bought: PricedPlan, apps_url: str, chart_version: str) -> InstanceSpec:
+def build_spec(owner: Owner, bought: Purchase, apps_url: str, chart_version: str) -> InstanceSpec:
     """Pin everything a new instance needs.
 
     Args:
         owner: its id, its customer and its name.
-        bought: the plan, as the catalogue has it now.
+        bought: the plan and what is added to it, as the catalogue has it now.
         apps_url: where instances answer, such as `https://{slug}.apps.example.com`.
         chart_version: of the chart the product names, as it is now.
     """
-    product, plan = bought.product, bought.plan
+    product = bought.product
     return InstanceSpec(
         instance_id=owner.instance_id,
         customer_id=owner.customer_id,
@@ -46,7 +46,7 @@ def build_spec(owner: Owner, bought: PricedPlan, apps_url: str, chart_version: s
         port=product.port,
         data_path=product.data_path,
         size=_size(bought),
-        limits=dict(plan.limits),
+        limits=bought.limits,
         probe=Probe(
             path=product.probe.path,
             period=product.probe.period,
@@ -55,26 +55,30 @@ def build_spec(owner: Owner, bought: PricedPlan, apps_url: str, chart_version: s
             startup=product.probe.startup,
         ),
         entitlement_file=product.entitlement.file,
-        environment=product.limit_environment(plan),
+        environment=bought.environment,
         secret_names=tuple(product.secrets),
+        quantity=bought.quantity,
+        add_ons=dict(bought.add_ons),
     )
 
 
-def change_plan(spec: InstanceSpec, bought: PricedPlan) -> InstanceSpec:
-    """The spec on another plan of the same product; chart and image stay as they are pinned.
+def change_plan(spec: InstanceSpec, bought: Purchase) -> InstanceSpec:
+    """The spec for another purchase of the same product; chart and image stay as they are pinned.
 
-    On the same plan nothing changes, even if the catalogue did: changing the fleet is its own operation.
+    For the same purchase nothing changes, even if the catalogue did: changing the fleet is its own operation.
     Storage never shrinks (invariant 12).
     """
-    if bought.plan_name == spec.plan:
+    if (bought.plan_name, bought.quantity, bought.add_ons) == (spec.plan, spec.quantity, spec.add_ons):
         return spec
     size = _size(bought)
     return replace(
         spec,
         plan=bought.plan_name,
         size=replace(size, storage=max(size.storage, spec.size.storage)),
-        limits=dict(bought.plan.limits),
-        environment=bought.product.limit_environment(bought.plan),
+        limits=bought.limits,
+        environment=bought.environment,
+        quantity=bought.quantity,
+        add_ons=dict(bought.add_ons),
     )
 
 
@@ -87,7 +91,7 @@ def slug_candidates(wanted: str | None, product: str, subscription_id: str) -> I
         yield f"{(wanted or product)[: LABEL_LENGTH - length - 1]}-{tail[:length]}"
 
 
-def _size(bought: PricedPlan) -> Size:
+def _size(bought: Purchase) -> Size:
     size = bought.plan.size
     return Size(
         cpu_request=size.cpu_request,

@@ -1,7 +1,6 @@
 """The handler of subscription items: what Stripe says now becomes what an instance is owed."""
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Awaitable, Callable
 from datetime import datetime
 from typing import Any, Protocol
 
@@ -9,16 +8,14 @@ import structlog
 from psycopg import AsyncConnection
 
 from catalogue.loader import CatalogueError
-from catalogue.schema import Catalogue, PricedPlan
+from catalogue.schema import Catalogue, Purchase
 from provisioner import subscription_queries as queries
-from provisioner.clients.stripe import StripeSubscription
+from provisioner.clients.stripe import NotFoundError, StripeSubscription
 from provisioner.contract.errors import PermanentError
-from provisioner.contract.ids import new_id
-from provisioner.contract.queue import Kind, enqueue, hold
-from provisioner.contract.spec import Desired
-from provisioner.entitlement import Entitlement, Owed, SubscriptionFacts, entitlement
-from provisioner.specs import Owner, build_spec, change_plan, slug_candidates
-from provisioner.subscription_queries import SubscriptionRow
+from provisioner.contract.ids import FREE_PREFIX
+from provisioner.purchases import Sale, UnknownPriceError, sale
+from provisioner.settlement import Bought, Offer, settle
+from provisioner.subscription_queries import OVER, SubscriptionRow
 from provisioner.workqueue import Lease, WorkItem
 
 CHECKOUT_KEY = "berth_checkout"
@@ -32,30 +29,13 @@ class SubscriptionSource(Protocol):
         ...
 
 
-@dataclass(frozen=True, slots=True)
-class Offer:
-    """What new instances get: where they answer and which charts there are."""
-
-    apps_url: str
-    chart_versions: Mapping[str, str]
-
-
-@dataclass(frozen=True, slots=True)
-class Bought:
-    """A subscription with all its words translated into ours."""
-
-    subscription: StripeSubscription
-    priced: PricedPlan
-    row: SubscriptionRow
-
-
 class SubscriptionHandler:
-    """Handles Kind.SUBSCRIPTION; the key is Stripe's id of the subscription.
+    """Handles Kind.SUBSCRIPTION; the key is Stripe's id of the subscription, or ours of one to a free plan.
 
     Args:
         source: Stripe.
-        load: loads the catalogue; called at first, and again for an unknown price, so that adding it needs no
-            restart.
+        load: loads the catalogue; called at first, and again for what it does not know, so that adding it
+            needs no restart.
         offer: what new instances get.
     """
 
@@ -70,167 +50,134 @@ class SubscriptionHandler:
         """Make the instance's spec what the subscription entitles to; when to decide again, if time decides.
 
         Raises:
-            TemporaryError: Stripe did not answer; nothing changed.
-            PermanentError: the price, customer or status is unknown; nothing changed.
+            TemporaryError: Stripe did not answer, or somebody else was at the same; nothing changed.
+            PermanentError: the price, customer, plan or status is unknown; nothing changed.
         """
+        if item.key.startswith(FREE_PREFIX):
+            return await self._settle(lease, lambda conn: self._given(conn, item.key))
         subscription = await self._source.fetch_subscription(item.key)
-        priced = self._priced(subscription)
-        async with lease.transaction() as conn:
-            return await self._settle(conn, subscription, priced)
-
-    def _priced(self, subscription: StripeSubscription) -> PricedPlan:
-        found = _find_plan(self._catalogue, subscription)
-        if found is None:
-            try:
-                self._catalogue = self._load()
-            except CatalogueError:
-                self._log.exception("the catalogue has errors; the one loaded before stays")
-            found = _find_plan(self._catalogue, subscription)
-        if found is None:
-            raise PermanentError(_unknown_price(subscription))
-        return found
+        try:
+            sold = self._sale(subscription)
+        except UnknownPriceError as error:
+            if not error.foreign or await _is_ours(lease, subscription):
+                raise
+            self._log.info("neither its customer nor its prices are Berth's", subscription=subscription.id)
+            return None
+        return await self._settle(lease, lambda conn: _bought(conn, subscription, sold))
 
     async def _settle(
-        self, conn: AsyncConnection[Any], subscription: StripeSubscription, priced: PricedPlan
+        self, lease: Lease, read: Callable[[AsyncConnection[Any]], Awaitable[Bought]]
     ) -> datetime | None:
-        customer_id = await queries.find_customer(conn, subscription.customer_id)
-        if customer_id is None:
+        async with lease.transaction() as conn:
+            bought = await read(conn)
+            others = await queries.believed_live(conn, bought.row)
+        ended = [other for other in others if await self._ended_before(other, bought.begun)]
+        async with lease.transaction() as conn:
+            return await settle(conn, await read(conn), ended, self._offer)
+
+    async def _ended_before(self, subscription_id: str, moment: datetime) -> bool:
+        """Whether a subscription that we believe to be live is over at Stripe, and was so at `moment`."""
+        try:
+            found = await self._source.fetch_subscription(subscription_id)
+        except NotFoundError:
+            return True
+        return found.status in OVER and (found.ended_at is None or found.ended_at <= moment)
+
+    def _sale(self, subscription: StripeSubscription) -> Sale:
+        try:
+            return sale(self._catalogue, subscription.id, subscription.items)
+        except UnknownPriceError:
+            self._reload()
+            return sale(self._catalogue, subscription.id, subscription.items)
+
+    async def _given(self, conn: AsyncConnection[Any], subscription_id: str) -> Bought:
+        """A subscription to a free plan, of which our own table is the truth."""
+        standing = await queries.load_standing(conn, subscription_id)
+        row = standing.row
+        if row is None:
             raise PermanentError(
-                f"nobody here is Stripe customer {subscription.customer_id} of subscription"
-                f" {subscription.id}: set stripe_customer_id of the customer it belongs to, then berth queue"
-                f" retry subscription {subscription.id}"
+                f"there is no subscription {subscription_id}: somebody removed it; nothing to do"
             )
-        bought = Bought(subscription, priced, _row(subscription, customer_id, priced))
-        seen = await queries.save_subscription(conn, bought.row)
-        if seen is None:
+        if row.status == "active" and not standing.is_verified:
             raise PermanentError(
-                f"subscription {subscription.id} moved to another customer ({customer_id}): cancel it and let"
-                " that customer subscribe"
+                f"a free plan is only for a verified e-mail address: set email_verified_at of customer"
+                f" {row.customer_id}, then berth queue retry subscription {row.id}"
             )
-        owed = entitlement(SubscriptionFacts(subscription.status, seen.status_since), seen.now)
-        if owed.owed is Owed.UNKNOWN:
-            raise PermanentError(
-                f"{owed.reason}: nothing was changed; upgrade Berth, then berth queue retry subscription"
-                f" {subscription.id}"
-            )
-        instance_id = await queries.find_instance_id(conn, subscription.id)
-        if instance_id is not None:
-            await self._change(conn, instance_id, bought, owed)
-        elif owed.owed is Owed.RUN:
-            await self._create(conn, bought)
-        elif owed.owed is Owed.NOTHING:
-            await _free_slug(conn, bought)
-        return owed.again_at
+        # Its checkout, if it reserved a name, is of the same id.
+        return Bought(row, self._free_plan(row), standing, begun=standing.now, checkout_id=row.id)
 
-    async def _create(self, conn: AsyncConnection[Any], bought: Bought) -> None:
-        checkout = await _checkout(conn, bought)
-        row, product = bought.row, bought.priced.product
-        version = self._chart_version(product.chart or "instance")
-        instance_id = new_id("i")
-        for slug in slug_candidates(checkout.slug if checkout else None, row.product, row.id):
-            owner = Owner(instance_id, row.customer_id, slug)
-            spec = build_spec(owner, bought.priced, self._offer.apps_url, version)
-            if await queries.insert_instance(conn, spec, row.id, checkout.id if checkout else None):
-                break
-        else:
-            raise PermanentError(f"every name for the instance of subscription {row.id} is taken: free one")
-        if checkout:
-            await queries.close_checkout(conn, checkout.id)
-        await queries.record_event(
-            conn, instance_id, "Created", f"{product.title}, plan {row.plan}, as {slug}"
-        )
-        await enqueue(conn, Kind.INSTANCE, instance_id)
-
-    async def _change(
-        self, conn: AsyncConnection[Any], instance_id: str, bought: Bought, owed: Entitlement
-    ) -> None:
-        await hold(conn, Kind.INSTANCE, instance_id)
-        instance = await queries.lock_instance(conn, instance_id)
-        before = instance.spec
-        if before.product != bought.row.product:
-            raise PermanentError(
-                f"subscription {bought.row.id} moved from {before.product} to {bought.row.product}, but an"
-                " instance cannot become another product: move the subscription back and sell a second one"
-            )
-        if owed.owed is Owed.RUN:
-            await queries.mark_paid(conn, instance_id)
-        spec = replace(change_plan(before, bought.priced), desired=_desired(before.desired, owed))
-        if spec == before:
-            return
-        await enqueue(conn, Kind.INSTANCE, instance_id)
-        await queries.update_spec(conn, spec)
-        if spec.plan != before.plan:
-            await queries.record_event(conn, instance_id, "PlanChanged", f"from {before.plan} to {spec.plan}")
-        if spec.desired != before.desired:
-            reason = "Resuming" if spec.desired is Desired.RUNNING else "Suspending"
-            await queries.record_event(conn, instance_id, reason, owed.reason)
-
-    def _chart_version(self, chart: str) -> str:
-        version = self._offer.chart_versions.get(chart)
-        if version is None:
-            raise PermanentError(
-                f"there is no chart '{chart}': put it into BERTH_CHARTS_DIR or fix the catalogue"
-            )
-        return version
-
-
-def _desired(before: Desired, owed: Entitlement) -> Desired:
-    if before is Desired.DELETED:
-        return before
-    match owed.owed:
-        case Owed.RUN:
-            return Desired.RUNNING
-        case Owed.SUSPEND:
-            return Desired.SUSPENDED
-        case _:
-            return before
-
-
-def _find_plan(catalogue: Catalogue, subscription: StripeSubscription) -> PricedPlan | None:
-    """The one plan among the items; None if any price is unknown."""
-    plans = [catalogue.plan_for_price(item.price_id, item.lookup_key) for item in subscription.items]
-    if len(plans) > 1 and None not in plans:
+    def _free_plan(self, row: SubscriptionRow) -> Purchase:
+        for attempt in ("known", "read again"):
+            product = self._catalogue.products.get(row.product)
+            if product is not None and row.plan in product.plans:
+                return Purchase(product, row.plan)
+            if attempt == "known":
+                self._reload()
         raise PermanentError(
-            f"subscription {subscription.id} has {len(plans)} plans at once: leave it one of"
-            f" {', '.join(item.price_id for item in subscription.items)}"
+            f"the catalogue has no plan '{row.plan}' of '{row.product}', which subscription {row.id} is to:"
+            f" put it back into catalogue/{row.product}.yaml, then berth queue retry subscription {row.id}"
         )
-    return None if None in plans else plans[0]
+
+    def _reload(self) -> None:
+        try:
+            self._catalogue = self._load()
+        except CatalogueError:
+            self._log.exception("the catalogue has errors; the one loaded before stays")
 
 
-def _unknown_price(subscription: StripeSubscription) -> str:
-    prices = ", ".join(
-        f"{item.price_id} (lookup key {item.lookup_key})" if item.lookup_key else item.price_id
-        for item in subscription.items
+async def _is_ours(lease: Lease, subscription: StripeSubscription) -> bool:
+    async with lease.transaction() as conn:
+        return await queries.is_known(conn, subscription.id, subscription.customer_id)
+
+
+async def _bought(conn: AsyncConnection[Any], subscription: StripeSubscription, sold: Sale) -> Bought:
+    customer_id = await queries.find_customer(conn, subscription.customer_id)
+    if customer_id is None:
+        raise PermanentError(
+            f"nobody here is Stripe customer {subscription.customer_id} of subscription"
+            f" {subscription.id}: set stripe_customer_id of the customer it belongs to, then berth queue"
+            f" retry subscription {subscription.id}"
+        )
+    standing = await queries.load_standing(conn, subscription.id)
+    if standing.row is not None and standing.row.customer_id != customer_id:
+        raise PermanentError(
+            f"subscription {subscription.id} moved to another customer ({customer_id}): cancel it and let"
+            " that customer subscribe"
+        )
+    return Bought(
+        _row(subscription, customer_id, sold),
+        sold.purchase,
+        standing,
+        begun=subscription.created,
+        checkout_id=subscription.metadata.get(CHECKOUT_KEY),
+        clock=subscription.test_clock,
+        invoice=subscription.latest_invoice,
+        ends_at=_ends_at(subscription),
     )
-    return (
-        f"subscription {subscription.id} has a price that no plan names, {prices}: add it to"
-        " catalogue/<product>.yaml plans.<plan>.prices, then berth queue retry subscription"
-        f" {subscription.id}"
-    )
 
 
-def _row(subscription: StripeSubscription, customer_id: str, priced: PricedPlan) -> SubscriptionRow:
+def _ends_at(subscription: StripeSubscription) -> datetime | None:
+    if not subscription.cancel_at_period_end:
+        return None
+    return subscription.cancel_at or subscription.current_period_end
+
+
+def _row(subscription: StripeSubscription, customer_id: str, sold: Sale) -> SubscriptionRow:
     return SubscriptionRow(
         id=subscription.id,
+        source="stripe",
         customer_id=customer_id,
-        product=priced.product.product,
-        plan=priced.plan_name,
-        interval=priced.interval,
-        price_id=subscription.items[0].price_id,
+        product=sold.purchase.product.product,
+        plan=sold.purchase.plan_name,
+        quantity=sold.purchase.quantity,
+        add_ons=sold.purchase.add_ons,
+        interval=sold.interval,
+        price_id=sold.price_id,
         status=subscription.status,
         current_period_end=subscription.current_period_end,
         cancel_at_period_end=subscription.cancel_at_period_end,
+        trial_end=subscription.trial_end,
+        past_due_since=subscription.past_due_since,
+        ended_at=subscription.ended_at,
+        test_clock=subscription.test_clock.id if subscription.test_clock else None,
     )
-
-
-async def _checkout(conn: AsyncConnection[Any], bought: Bought) -> queries.Checkout | None:
-    checkout_id = bought.subscription.metadata.get(CHECKOUT_KEY)
-    if checkout_id is None:
-        return None
-    return await queries.find_checkout(conn, checkout_id, bought.row.customer_id, bought.row.product)
-
-
-async def _free_slug(conn: AsyncConnection[Any], bought: Bought) -> None:
-    checkout = await _checkout(conn, bought)
-    if checkout:
-        await queries.close_checkout(conn, checkout.id)

@@ -1,7 +1,7 @@
 """An instance's words: what it is owed (spec) and what is said of it (phase, conditions)."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
 
@@ -74,6 +74,9 @@ class InstanceSpec:
     entitlement_file: str
     environment: Mapping[str, str]
     secret_names: tuple[str, ...] = ()
+    quantity: int = 1
+    """How many times the plan is bought; `limits` has it multiplied in already, and the add-ons added."""
+    add_ons: Mapping[str, int] = field(default_factory=dict)
 
     @property
     def namespace(self) -> str:

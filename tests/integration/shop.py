@@ -12,7 +12,8 @@ from catalogue.loader import load_catalogue
 from provisioner.clients.stripe import StripeClient
 from provisioner.contract.queue import Kind, enqueue
 from provisioner.queue_view import QueueRow, list_items
-from provisioner.subscriptions import Offer, SubscriptionHandler
+from provisioner.settlement import Offer
+from provisioner.subscriptions import SubscriptionHandler
 from provisioner.workqueue import WorkQueue
 from sandbox.stripe_api.app import serve
 from tests.integration.queue_tools import LEASE, Pool, one_pass, row, run_sql

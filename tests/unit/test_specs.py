@@ -5,7 +5,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from catalogue.schema import PricedPlan, Product
+from catalogue.schema import Product, Purchase
 from provisioner.contract.spec import SPEC, Desired, InstanceSpec, Probe, Size
 from provisioner.specs import Owner, build_spec, change_plan, slug_candidates
 
@@ -34,18 +34,24 @@ PRODUCT = Product.model_validate(
         "entitlement": {"environment": {"MAX_NOTES": "notes"}},
         "secrets": ["APP_KEY"],
         "meters": {"notes": {"title": "Notes"}},
+        "add_ons": {
+            "more": {
+                "title": "More notes",
+                "prices": {"month": {"lookup_key": "more_month", "amount": "5.00"}},
+                "grants": {"notes": 25},
+            }
+        },
         "plans": {"starter": plan("128Mi", "1Gi", 10), "pro": plan("256Mi", "512Mi", "unlimited")},
     }
 )
 
 
-def priced(name: str, product: Product = PRODUCT) -> PricedPlan:
-    chosen = product.plans[name]
-    return PricedPlan(product, name, chosen, "month", chosen.prices["month"])
+def bought(plan: str, quantity: int = 1, product: Product = PRODUCT, **add_ons: int) -> Purchase:
+    return Purchase(product, plan, quantity, add_ons)
 
 
 def starter() -> InstanceSpec:
-    return build_spec(OWNER, priced("starter"), APPS, "1.2.3")
+    return build_spec(OWNER, bought("starter"), APPS, "1.2.3")
 
 
 def test_everything_a_new_instance_needs_is_pinned() -> None:
@@ -69,7 +75,27 @@ def test_everything_a_new_instance_needs_is_pinned() -> None:
         entitlement_file="/etc/berth/entitlements.json",
         environment={"MAX_NOTES": "10"},
         secret_names=("APP_KEY",),
+        quantity=1,
+        add_ons={},
     )
+
+
+def test_quantities_and_add_ons_raise_limits_and_nothing_else() -> None:
+    spec = change_plan(starter(), bought("starter", 3, more=2))
+    limits = {"notes": 3 * 10 + 2 * 25}
+    assert spec == replace(
+        starter(), quantity=3, add_ons={"more": 2}, limits=limits, environment={"MAX_NOTES": "80"}
+    )
+    assert build_spec(OWNER, bought("starter", 3, more=2), APPS, "1.2.3") == spec
+    assert change_plan(spec, bought("starter")) == starter()
+    assert change_plan(spec, bought("pro", 2, more=1)).limits == {"notes": None}
+
+
+def test_a_spec_written_before_there_were_quantities_is_read_as_bought_once() -> None:
+    old = SPEC.dump_python(starter(), mode="json")
+    del old["quantity"], old["add_ons"]
+    assert SPEC.validate_python(old) == starter()
+    assert change_plan(SPEC.validate_python(old), bought("starter")) == starter()
 
 
 def test_a_spec_survives_its_way_through_the_database() -> None:
@@ -78,7 +104,7 @@ def test_a_spec_survives_its_way_through_the_database() -> None:
 
 def test_another_plan_changes_size_limits_and_environment_but_no_storage_shrinks() -> None:
     before = starter()
-    assert change_plan(before, priced("pro")) == replace(
+    assert change_plan(before, bought("pro")) == replace(
         before,
         plan="pro",
         size=replace(before.size, memory=256 * MEBI, storage=1024 * MEBI),
@@ -90,7 +116,7 @@ def test_another_plan_changes_size_limits_and_environment_but_no_storage_shrinks
 def test_invariant_12_storage_never_shrinks_through_any_sequence_of_plans() -> None:
     spec, largest = starter(), 0
     for name in ("pro", "starter", "pro"):
-        spec = change_plan(spec, priced(name))
+        spec = change_plan(spec, bought(name))
         assert spec.size.storage >= largest
         largest = spec.size.storage
 
@@ -105,12 +131,12 @@ def test_invariant_12_storage_never_shrinks_through_any_sequence_of_plans() -> N
 )
 def test_a_changed_catalogue_changes_no_instance_on_the_same_plan(edit: dict[str, Any]) -> None:
     edited = Product.model_validate(PRODUCT.model_dump(exclude_unset=True, mode="json") | edit)
-    assert change_plan(starter(), priced("starter", edited)) == starter()
+    assert change_plan(starter(), bought("starter", product=edited)) == starter()
 
 
 def test_changing_the_plan_keeps_the_image_that_was_pinned() -> None:
     edited = PRODUCT.model_copy(update={"image": "berth.local/sample:2"})
-    assert change_plan(starter(), priced("pro", edited)).image == "berth.local/sample:1"
+    assert change_plan(starter(), bought("pro", product=edited)).image == "berth.local/sample:1"
 
 
 @given(
