@@ -10,7 +10,7 @@ from migrations.runner import MigrationError
 from provisioner.contract.errors import PermanentError, TemporaryError
 from provisioner.contract.settings import SettingsError
 from sandbox.processes import SandboxError
-from scripts.berth.commands import catalogue, instances, queue, sandbox
+from scripts.berth.commands import catalogue, customers, instances, queue, sandbox, stripe
 from scripts.berth.commands.demo import demo
 from scripts.berth.commands.migrate import migrate
 from scripts.berth.output import CommandError, print_error
@@ -33,7 +33,9 @@ def build_app() -> typer.Typer:
     app.command(epilog="Example: berth demo, then berth demo --stop")(demo)
     app.command(epilog="Example: BERTH_DATABASE_URL_FILE=/run/secrets/db berth migrate")(migrate)
     app.add_typer(instances.app, name="instances")
+    app.add_typer(customers.app, name="customers")
     app.add_typer(queue.app, name="queue")
+    app.add_typer(stripe.app, name="stripe")
     app.add_typer(catalogue.app, name="catalogue")
     app.add_typer(sandbox.app, name="sandbox")
     return app

@@ -5,7 +5,9 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 from psycopg import AsyncConnection, OperationalError
+from psycopg.conninfo import make_conninfo
 from psycopg.rows import dict_row
+from psycopg_pool import AsyncConnectionPool
 
 from scripts.berth.output import CommandError
 from scripts.state import from_environment_or_demo
@@ -44,3 +46,17 @@ async def connect() -> AsyncIterator[AsyncConnection[Row]]:
         ) from error
     async with connection:
         yield connection
+
+
+@asynccontextmanager
+async def open_pool() -> AsyncIterator[AsyncConnectionPool[AsyncConnection[Any]]]:
+    """Open a small pool, for what the provisioner does too; `CommandError` when the database is away."""
+    url = make_conninfo(
+        database_url(),
+        connect_timeout=CONNECT_TIMEOUT,
+        options=f"-c statement_timeout={STATEMENT_TIMEOUT}",
+    )
+    async with connect():  # it says why it cannot, which a pool does not
+        pass
+    async with AsyncConnectionPool(url, min_size=1, max_size=4, timeout=CONNECT_TIMEOUT, open=False) as pool:
+        yield pool

@@ -195,7 +195,10 @@ async def test_several_at_once_take_each_event_in_once(pool: Pool, shop: Shop) -
     assert sorted(missed) == sorted(await inbox(pool))
 
 
-def events(*ids: str) -> tuple[int, dict[str, str], object]:
+Answer = tuple[int, dict[str, str], object]
+
+
+def events(*ids: str) -> Answer:
     data: list[dict[str, Any]] = [
         {"id": id_, "object": "event", "type": "invoice.paid", "created": 1782864000, "data": {"object": {}}}
         for id_ in ids
@@ -206,7 +209,7 @@ def events(*ids: str) -> tuple[int, dict[str, str], object]:
 async def test_a_list_that_breaks_off_is_read_on_from_the_last_day_that_was_whole(pool: Pool) -> None:
     await away(pool, "2 days 12 hours")
     start = datetime.now(UTC)
-    refusal = 429, {}, {"error": {"type": "rate_limit_error", "message": "slower"}}
+    refusal: Answer = 429, {}, {"error": {"type": "rate_limit_error", "message": "slower"}}
     async with answering(events("evt_1"), events("evt_2"), refusal) as (client, canned):
         with pytest.raises(TemporaryError):
             await CatchUp(pool, client).run()
