@@ -1,6 +1,7 @@
 """Makes Stripe what the catalogue says."""
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Final
 
 import stripe
@@ -16,13 +17,23 @@ class UnsettledError(Exception):
     """Stripe differs again and again, whatever is mended."""
 
 
+@dataclass(frozen=True, slots=True)
+class Told:
+    """Who wants to know: `plan` hears before a round what will be mended, `done` what was, one by one."""
+
+    plan: Callable[[Sequence[Difference]], None]
+    done: Callable[[Difference], None]
+
+
+SILENT: Final = Told(lambda _: None, lambda _: None)
+
+
 async def push(
     account: Account,
     catalogue: Catalogue,
     *,
     archive: bool = False,
-    plan: Callable[[Sequence[Difference]], None] = lambda _: None,
-    done: Callable[[Difference], None] = lambda _: None,
+    told: Told = SILENT,
 ) -> list[Difference]:
     """Mend all that differs, look again, and return what a person must mend.
 
@@ -34,29 +45,28 @@ async def push(
         account: where.
         catalogue: what should be there.
         archive: whether to archive what the catalogue names no more.
-        plan: called before each round with what is about to be mended.
-        done: called after each that is.
+        told: hears how it goes.
 
     Raises:
         stripe.StripeError: Stripe did not answer, or refused.
         UnsettledError: somebody undoes it.
     """
-    refused: set[str] = set()
+    refused: set[tuple[str, str]] = set()
     for _ in range(ROUNDS):
         found = differences(catalogue, await account.read(), archive=archive)
         todo = [difference for difference in found if difference.change is not None]
         if not todo:
             return found
-        plan(todo)
+        told.plan(todo)
         for difference in todo:
             try:
                 await account.apply(difference.change)  # type: ignore[arg-type]  # filtered above
             except stripe.InvalidRequestError:
-                if str(difference) in refused:
+                if (difference.subject, difference.what) in refused:
                     raise
-                refused.add(str(difference))
+                refused.add((difference.subject, difference.what))
             else:
-                done(difference)
+                told.done(difference)
     raise UnsettledError(
         "Stripe differs from the catalogue again and again: is another catalogue pushed too?"
     )
