@@ -180,7 +180,7 @@ def counted(given: Sequence[Redemption]) -> tuple[Json, ...]:
 
 
 def cuts(discounts: Sequence[Json], amounts: Sequence[int], state: State, now: int) -> tuple[Cut, ...]:
-    """What the discounts that apply now take off an invoice's lines, one after the other."""
+    """What the discounts that apply now take off an invoice's lines, one after the other, if anything."""
     left = list(amounts)
     made: list[Cut] = []
     for discount in discounts:
@@ -188,7 +188,8 @@ def cuts(discounts: Sequence[Json], amounts: Sequence[int], state: State, now: i
             continue
         off = amounts_off(found(state, "coupon", discount["source"]["coupon"]), left)
         left = [amount - taken for amount, taken in zip(left, off, strict=True)]
-        made.append(Cut(discount["id"], off))
+        if any(off):
+            made.append(Cut(discount["id"], off))
     return tuple(made)
 
 

@@ -72,13 +72,17 @@ class ProductList(DatedListParams):
     ids: FormList[Text] | None = None
 
 
-class _Recurring(Nested):
+class Recurring(Nested):
+    """How often a price is due."""
+
     interval: Interval
     interval_count: Annotated[int, Field(ge=1, le=1095)] = 1
     usage_type: Literal["licensed"] = "licensed"
 
 
-class _ProductData(Nested):
+class ProductData(Nested):
+    """A product to make along with its price."""
+
     name: Text
     metadata: Metadata = Field(default_factory=dict)
 
@@ -89,8 +93,8 @@ class PriceCreate(Params):
     currency: Currency
     unit_amount: Count
     product: Text | None = None
-    product_data: _ProductData | None = None
-    recurring: _Recurring | None = None
+    product_data: ProductData | None = None
+    recurring: Recurring | None = None
     active: Flag = True
     billing_scheme: Literal["per_unit"] = "per_unit"
     lookup_key: LookupKey | None = None
