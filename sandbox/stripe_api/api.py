@@ -21,7 +21,18 @@ from sandbox.stripe_api.objects import API_VERSION, Cause, Json
 from sandbox.stripe_api.operation import Asked, Change, Moment, Operation
 from sandbox.stripe_api.params import parse
 from sandbox.stripe_api.present import expanded
-from sandbox.stripe_api.resources import checkout, coupons, customers, events, products, subscriptions
+from sandbox.stripe_api.resources import (
+    charges,
+    checkout,
+    coupons,
+    customers,
+    events,
+    payment_intents,
+    payment_methods,
+    portal,
+    products,
+    subscriptions,
+)
 from sandbox.stripe_api.web import LARGEST_BODY, BodyTooLargeError, read_body
 
 RETRY_AFTER_SECONDS = 1
@@ -34,11 +45,15 @@ def operations() -> tuple[Operation[Any], ...]:
     """Every call the stand-in answers."""
     return (
         *customers.operations(),
+        *payment_methods.operations(),
+        *payment_intents.operations(),
+        *charges.operations(),
         *products.operations(),
         *checkout.operations(),
         *coupons.operations(),
         *subscriptions.operations(),
         *events.operations(),
+        *portal.operations(),
     )
 
 

@@ -15,11 +15,14 @@ from sandbox.stripe_api.control import Control
 from sandbox.stripe_api.database import open_database
 from sandbox.stripe_api.delivery import DeliveryEngine, DeliveryPolicy
 from sandbox.stripe_api.idempotency import Replies
-from sandbox.stripe_api.ledger import Ledger
+from sandbox.stripe_api.ledger import Ledger, new_id
 from sandbox.stripe_api.objects import Cause
+from sandbox.stripe_api.operation import Moment
 from sandbox.stripe_api.outbox import Outbox
 from sandbox.stripe_api.pages import Pages, environment
+from sandbox.stripe_api.portal_pages import Portal
 from sandbox.stripe_api.resources.checkout import LONGEST_LIFE, expired
+from sandbox.stripe_api.resources.portal import default_configuration
 from sandbox.stripe_api.store import Query, Store, every
 
 TICK_SECONDS = 1.0
@@ -47,9 +50,15 @@ def make_app(ledger: Ledger, base_url: str | None = None) -> Starlette:
         ledger: what it remembers.
         base_url: where the hosted pages are; None for wherever the API is called at.
     """
-    api, pages, control = Api(ledger, base_url), Pages(ledger, environment()), Control(ledger)
+    templates = environment()
+    parts = (
+        Api(ledger, base_url),
+        Pages(ledger, templates),
+        Portal(ledger, templates, base_url),
+        Control(ledger),
+    )
     return Starlette(
-        routes=[*api.routes(), *pages.routes(), *control.routes()],
+        routes=[route for part in parts for route in part.routes()],
         exception_handlers={Exception: internal_error},
     )
 
@@ -81,6 +90,7 @@ async def serve(
         connection = stack.enter_context(open_database(state))
         stores = Store(connection), Outbox(connection), Replies(connection)
         ledger = Ledger(connection, *stores, clock, Bell())
+        _furnish(ledger)
         engine = DeliveryEngine(ledger, policy or DeliveryPolicy())
         tasks = (
             await stack.enter_async_context(_alongside(engine.run())),
@@ -88,6 +98,13 @@ async def serve(
             await stack.enter_async_context(loopback.answering(make_app(ledger, base_url), listener)),
         )
         yield Server(f"http://127.0.0.1:{loopback.port_of(listener)}", ledger, tasks)
+
+
+def _furnish(ledger: Ledger) -> None:
+    """What every account has from the start."""
+    if not every(ledger.store, Query("billing_portal.configuration"), 1):
+        with ledger.transaction():
+            ledger.commit(default_configuration(Moment(int(ledger.clock()), new_id, "")), Cause())
 
 
 @asynccontextmanager

@@ -19,7 +19,7 @@ from sandbox.stripe_api.resources.checkout import Buyer, expired, paid, trial_da
 from sandbox.stripe_api.web import BodyTooLargeError, read_body
 
 MOST_FIELDS = 20
-_HEADERS = {
+HEADERS = {
     "Cache-Control": "no-store",
     "Content-Security-Policy": "default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'",
     "Referrer-Policy": "no-referrer",
@@ -116,7 +116,7 @@ class Pages:
 
     def _leave(self, session: Json) -> Response:
         target = session["success_url"].replace("{CHECKOUT_SESSION_ID}", session["id"])
-        return RedirectResponse(target, 303, _HEADERS)
+        return RedirectResponse(target, 303, HEADERS)
 
     def _over(self, session: Json) -> Response:
         if session["status"] == "complete":
@@ -160,7 +160,7 @@ class Pages:
         return email if isinstance(email, str) else None
 
     def _render(self, template: str, status: int, **context: object) -> Response:
-        return HTMLResponse(self.templates.get_template(template).render(context), status, _HEADERS)
+        return HTMLResponse(self.templates.get_template(template).render(context), status, HEADERS)
 
 
 def _needs_email(session: Json) -> bool:

@@ -29,7 +29,7 @@ def _boolean(value: object) -> object:
     return value == "true"
 
 
-def _unset(value: object) -> object:
+def unset(value: object) -> object:
     """Stripe reads an empty value as: clear this."""
     return None if value == "" else value
 
@@ -61,13 +61,13 @@ def _web_address(value: str) -> str:
 
 Flag = Annotated[bool, BeforeValidator(_boolean)]
 Text = Annotated[str, Field(min_length=1, max_length=5000)]
-ClearableText = Annotated[Text | None, BeforeValidator(_unset)]
+ClearableText = Annotated[Text | None, BeforeValidator(unset)]
 Url = Annotated[str, Field(min_length=1, max_length=5000), AfterValidator(_web_address)]
 Count = Annotated[int, Field(ge=0, le=999_999_999_999)]
 Timestamp = Annotated[int, Field(ge=0, le=99_999_999_999)]
 Metadata = Annotated[dict[str, str], AfterValidator(_metadata), AfterValidator(_without_empty)]
 MetadataChange = Annotated[
-    Annotated[dict[str, str], AfterValidator(_metadata)] | None, BeforeValidator(_unset)
+    Annotated[dict[str, str], AfterValidator(_metadata)] | None, BeforeValidator(unset)
 ]
 """None clears all of it, an empty value clears its key, the rest is merged."""
 FormList = Annotated[list[T], BeforeValidator(_listed), Field(max_length=100)]

@@ -10,6 +10,9 @@ DEEPEST_EXPANSION = 4
 MOST_INCLUDED = 10
 
 _EXPANDABLE = {
+    "billing_portal.configuration": {"features"},
+    "billing_portal.configuration.features.subscription_update": {"products"},
+    "billing_portal.session": {"configuration"},
     "charge": {"customer", "payment_intent", "refunds"},
     "checkout.session": {
         "customer",
@@ -55,6 +58,8 @@ def shown(found: Json, state: State) -> Json:
         case "subscription":
             items = [_priced(item, state) for item in found["items"]["data"]]
             return {**found, "items": {**found["items"], "data": items}}
+        case "billing_portal.configuration":
+            return {**found, "features": _without_products(found["features"])}
         case "checkout.session":
             return {name: value for name, value in found.items() if name != "line_items"}
         case "webhook_endpoint":
@@ -83,8 +88,14 @@ def expanded(answer: Json, paths: list[str], state: State) -> Json:
     return answer
 
 
+def _without_products(features: Json) -> Json:
+    """A portal's plans show only when they are expanded."""
+    shown_ones = {k: v for k, v in features["subscription_update"].items() if k != "products"}
+    return {**features, "subscription_update": shown_ones}
+
+
 def _priced(item: Json, state: State) -> Json:
-    return {**item, "price": state.find(item["price"])}
+    return {**public(item), "price": state.find(item["price"])}
 
 
 def _expand(node: Json, segments: list[str], state: State, path: str, place: str) -> Json:
@@ -115,6 +126,8 @@ def _deeper(value: object, segments: list[str], state: State, path: str, place: 
 def _fetched(node: Json, name: str, state: State) -> object:
     value = node.get(name)
     place = (node.get("object"), name)
+    if place == ("billing_portal.configuration", "features"):
+        return _stored(node, state)["features"]
     if place == ("checkout.session", "line_items"):
         return value or line_items(_stored(node, state), state)
     if place == ("customer", "subscriptions"):

@@ -10,6 +10,7 @@ from sandbox.stripe_api.objects import Json
 from sandbox.stripe_api.timetable import clock_of, due_at
 
 _LABEL = {
+    "billing_portal.session": "_secret",
     "charge": "customer",
     "checkout.session": "customer",
     "dispute": "charge",

@@ -93,6 +93,7 @@ def contract() -> Contract:
 
 STATUSES = ("past_due", "paused", "incomplete", "unpaid", "active", "incomplete_expired", "trialing")
 EXPANSIONS = {
+    "/v1/billing_portal/configurations": ("data.features.subscription_update.products",),
     "/v1/checkout/sessions": ("data.customer", "data.subscription.latest_invoice", "data.line_items"),
     "/v1/customers": ("data.subscriptions",),
     "/v1/prices": ("data.product",),
@@ -121,7 +122,9 @@ async def stock(api: stripe.StripeClient, endpoint: str) -> dict[str, str]:
     opened = await open_session(api, price.id)
     expired = await open_session(api, price.id)
     await api.v1.checkout.sessions.expire_async(expired.id)
+    configuration = (await api.v1.billing_portal.configurations.list_async()).data[0]
     return {
+        "configuration": configuration.id,
         "customer": str(trial.customer),
         "endpoint": endpoint,
         "event": (await api.v1.events.list_async({"limit": 1})).data[0].id,
@@ -152,7 +155,28 @@ async def changes(
     subscription = f"subscriptions/{ids['subscription']}"
     for status in STATUSES:
         yield status, await control(url, "POST", subscription, {"status": status})
+    plan = "features[subscription_update][products][0]"
     for method, path, data in (
+        (
+            "POST",
+            f"/v1/billing_portal/configurations/{ids['configuration']}",
+            {
+                f"{plan}[product]": ids["product"],
+                f"{plan}[prices][0]": ids["price"],
+                "expand[0]": "features.subscription_update.products",
+            },
+        ),
+        (
+            "POST",
+            "/v1/billing_portal/sessions",
+            {
+                "customer": ids["customer"],
+                "flow_data[type]": "subscription_update",
+                "flow_data[subscription_update][subscription]": ids["subscription"],
+                "expand[0]": "configuration",
+            },
+        ),
+        ("POST", f"/v1/{subscription}", {"cancel_at": "min_period_end"}),
         ("POST", f"/v1/{subscription}", {"cancel_at_period_end": "true"}),
         ("DELETE", f"/v1/{subscription}", None),
         ("POST", f"/v1/prices/{ids['price']}", {"active": "false"}),
@@ -196,6 +220,8 @@ async def test_every_object_fits_stripes_schema(contract: Contract) -> None:
     assert not faults, "\n".join(sorted(set(faults))[:40])
     assert calls > 30
     assert kinds == {
+        "billing_portal.configuration",
+        "billing_portal.session",
         "checkout.session",
         "customer",
         "event",

@@ -50,6 +50,10 @@ from sandbox.stripe_api.objects.payments import (
     card,
     payment_method,
 )
+from sandbox.stripe_api.objects.portal import (
+    portal_configuration,
+    portal_session,
+)
 from sandbox.stripe_api.objects.subscriptions import (
     Period,
     subscription,
@@ -79,6 +83,8 @@ __all__ = [
     "paid_invoice",
     "payment_intent",
     "payment_method",
+    "portal_configuration",
+    "portal_session",
     "price",
     "product",
     "promotion_code",

@@ -34,8 +34,8 @@ from sandbox.stripe_api.store import Query, every
 EVENT_DAYS = 30
 MOST_ENDPOINTS = 16
 MOST_TYPES = 20
-_FORMER = "former_secrets"
-"""Where an endpoint's rolled secrets are kept. Stripe never shows them."""
+_FORMER = "_former_secrets"
+"""Where an endpoint's rolled secrets are kept."""
 
 
 class EventList(DatedListParams):
