@@ -14,9 +14,9 @@ from provisioner.clients.stripe import NotFoundError, StripeSubscription
 from provisioner.contract.errors import PermanentError
 from provisioner.contract.queue import Kind, enqueue
 from provisioner.purchases import sale
+from provisioner.subscription_queries import OVER
 
 BATCH = 500
-OVER = frozenset({"canceled", "incomplete_expired"})
 
 # Free plans are our own affair: Stripe does not know them.
 _HELD = """

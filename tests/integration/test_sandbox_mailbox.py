@@ -91,6 +91,21 @@ async def test_the_pages_show_mail_without_running_it(server: Server, http: http
     assert "<p>hello</p>" in inner.text
 
 
+async def test_a_page_shows_one_recipients_mail_and_leads_to_it(
+    server: Server, http: httpx.AsyncClient
+) -> None:
+    await send(server, mail("ada+1@example.com", subject="First"))
+    await send(server, mail("bob@example.com", subject="Second"))
+
+    every = (await http.get("/")).text
+    adas = (await http.get("/?to=ada%2B1%40example.com")).text
+
+    assert every.index("Second") < every.index("First"), "newest first"
+    assert 'href="/?to=ada%2B1%40example.com"' in every
+    assert "First" in adas
+    assert "Second" not in adas
+
+
 async def test_what_is_not_there_is_not_found(server: Server, http: httpx.AsyncClient) -> None:
     await send(server, mail("ada@example.com"))
 
