@@ -26,6 +26,11 @@ from catalogue.stripe_names import add_on_at_stripe, plan_at_stripe
 
 Interval = Literal["month", "year"]
 UNLIMITED = "unlimited"
+# https://docs.stripe.com/currencies#zero-decimal and #three-decimal
+WITHOUT_HUNDREDTHS = frozenset(
+    {"bif", "clp", "djf", "gnf", "jpy", "kmf", "krw", "mga", "pyg", "rwf", "vnd", "vuv", "xaf", "xof", "xpf"}
+    | {"bhd", "jod", "kwd", "omr", "tnd"}
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +74,14 @@ def _limit(value: object) -> object:
     return None if value == UNLIMITED else value
 
 
+def _has_hundredths(value: str) -> str:
+    if value in WITHOUT_HUNDREDTHS:
+        raise RefusedError(
+            f"'{value}' is not counted in hundredths at Stripe", "sell in a currency that is, such as usd"
+        )
+    return value
+
+
 def _positive(value: int) -> int:
     if value <= 0:
         raise RefusedError("nothing is too little", "write more than 0")
@@ -100,7 +113,11 @@ FilePath = Annotated[str, _Shape(r"(/[\w.-]+){2,}", "a file's absolute path, not
 UrlPath = Annotated[str, _Shape(r"/[!-~]*", "a path that begins with /", 255)]
 PriceId = Annotated[str, _Shape(r"price_\w+", "a Stripe price's id: price_…", 255)]
 LookupKey = Annotated[str, _Shape(r"[\w.:-]+", "a Stripe lookup key", 200)]
-Currency = Annotated[str, _Shape(r"[a-z]{3}", "a currency of three small letters, such as usd", 3)]
+Currency = Annotated[
+    str,
+    _Shape(r"[a-z]{3}", "a currency of three small letters, such as usd", 3),
+    AfterValidator(_has_hundredths),
+]
 Amount = Annotated[
     Decimal,
     BeforeValidator(_amount),

@@ -268,6 +268,13 @@ MISTAKES = [
         "730",
     ),
     ("shop\ntitle", "store\ntitle", "product", "'store' stands in shop.yaml", "name the file store.yaml"),
+    (
+        '"9.50"',
+        '"9.50", currency: jpy',
+        "plans.small.prices.month.currency",
+        "not counted in hundredths",
+        "usd",
+    ),
     ("{title: Items}", "Items", "meters.items", "is not a mapping", "key: value"),
     ("add_ons:", "addons:", "addons", "is an unknown key", "did you mean 'add_ons'?"),
     ("    grants:", "    grant:", "add_ons.crate.grant", "is an unknown key", "'grants'"),
