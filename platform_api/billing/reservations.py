@@ -61,7 +61,7 @@ class Reservations:
             found = await self._reserve(claim)
             if found is None:
                 continue
-            if isinstance(found, Held) or _is_for(found, claim):
+            if isinstance(found, Held) or (_is_for(found, claim) and await self._is_open(found)):
                 return found
             if (paid := await self._release(found, claim)) is not None:
                 return paid
@@ -91,6 +91,12 @@ class Reservations:
             if claim.offer.price is None:
                 await _subscribe(conn, wanted)
             return wanted
+
+    async def _is_open(self, checkout: Checkout) -> bool:
+        """Whether Stripe has not paid or expired it meanwhile, or it has no session yet to ask for."""
+        if checkout.stripe_session_id is None or checkout.id.startswith(FREE_PREFIX):
+            return True
+        return (await self.stripe.session(checkout.stripe_session_id)).status == "open"
 
     async def _release(self, held: Checkout, claim: Claim) -> Held | None:
         """Close `held` if it may be: one that `claim` replaces, or one that is over.
