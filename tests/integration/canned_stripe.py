@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any
+from urllib.parse import parse_qs, urlsplit
 
 from provisioner.clients.stripe import StripeClient
 
@@ -20,15 +21,24 @@ class Canned:
     requests: list[str] = field(default_factory=list)
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        head = (await reader.readuntil(b"\r\n\r\n")).decode()
-        self.requests.append(head.split("\r\n", 1)[0])
+        self.requests.append(await _request(reader))
         status, headers, body = self.answers.pop(0) if len(self.answers) > 1 else self.answers[0]
-        content = json.dumps(body).encode()
-        lines = [f"HTTP/1.1 {status} X", f"content-length: {len(content)}", "connection: close"]
-        lines += [f"{name}: {value}" for name, value in headers.items()]
-        writer.write("\r\n".join([*lines, "", ""]).encode() + content)
-        await writer.drain()
-        writer.close()
+        await _answer(writer, status, headers, body)
+
+
+async def _request(reader: asyncio.StreamReader) -> str:
+    return (await reader.readuntil(b"\r\n\r\n")).decode().split("\r\n", 1)[0]
+
+
+async def _answer(
+    writer: asyncio.StreamWriter, status: int, headers: Mapping[str, str], body: object
+) -> None:
+    content = json.dumps(body).encode()
+    lines = [f"HTTP/1.1 {status} X", f"content-length: {len(content)}", "connection: close"]
+    lines += [f"{name}: {value}" for name, value in headers.items()]
+    writer.write("\r\n".join([*lines, "", ""]).encode() + content)
+    await writer.drain()
+    writer.close()
 
 
 @asynccontextmanager
@@ -40,6 +50,27 @@ async def answering(
     port = server.sockets[0].getsockname()[1]
     async with server, StripeClient("sk_test_hidden", f"http://127.0.0.1:{port}/") as client:
         yield client, canned
+
+
+@asynccontextmanager
+async def telling(said: Mapping[str, Mapping[str, Any]]) -> AsyncIterator[StripeClient]:
+    """A Stripe that has just the subscriptions in `said`, by id, and of invoices the latest ones in them."""
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        url = urlsplit((await _request(reader)).split()[1])
+        if url.path == "/v1/invoices":
+            (id_,) = parse_qs(url.query)["subscription"]
+            await _answer(writer, 200, {}, {"object": "list", "data": [said[id_]["latest_invoice"]]})
+        elif (found := said.get(url.path.rpartition("/")[2])) is not None:
+            await _answer(writer, 200, {}, found)
+        else:
+            error = {"type": "invalid_request_error", "code": "resource_missing", "message": "none"}
+            await _answer(writer, 404, {}, {"error": error})
+
+    server = await asyncio.start_server(serve, "127.0.0.1", 0)
+    port = server.sockets[0].getsockname()[1]
+    async with server, StripeClient("sk_test_hidden", f"http://127.0.0.1:{port}/") as client:
+        yield client
 
 
 def price(key: str | None) -> dict[str, Any]:

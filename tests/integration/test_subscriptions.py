@@ -2,26 +2,23 @@
 
 import asyncio
 from collections.abc import AsyncIterator
-from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
-from psycopg import sql
-from psycopg.rows import dict_row
 
 from catalogue.loader import load_catalogue
 from catalogue.schema import Catalogue
 from provisioner.clients.stripe import StripeClient
 from provisioner.contract.queue import Kind
-from provisioner.contract.spec import SPEC, Desired, InstanceSpec
+from provisioner.contract.spec import Desired
 from provisioner.queue_view import State
 from provisioner.specs import slug_candidates
 from provisioner.subscriptions import SubscriptionHandler
 from provisioner.workqueue import Lease, LeaseLostError, retry
 from tests.integration.canned_stripe import answering, items, subscription
 from tests.integration.queue_tools import Pool, expire_lease, one_pass, row, run_sql, until, working
+from tests.integration.settled import everything, instances, only, timeline
 from tests.integration.shop import OFFER, PROFESSIONAL, STARTER, Shop, open_shop
 
 
@@ -29,48 +26,6 @@ from tests.integration.shop import OFFER, PROFESSIONAL, STARTER, Shop, open_shop
 async def shop(pool: Pool) -> AsyncIterator[Shop]:
     async with open_shop(pool) as opened:
         yield opened
-
-
-@dataclass(frozen=True)
-class Instance:
-    id: str
-    slug: str
-    generation: int
-    paid: bool
-    phase: str
-    spec: InstanceSpec
-
-
-async def instances(pool: Pool) -> list[Instance]:
-    async with pool.connection() as conn:
-        found = await conn.execute(
-            "SELECT id, slug, generation, paid_at IS NOT NULL, phase, spec FROM instance ORDER BY created_at"
-        )
-        return [
-            Instance(id_, slug, generation, paid, phase, SPEC.validate_python(spec))
-            async for id_, slug, generation, paid, phase, spec in found
-        ]
-
-
-async def only(pool: Pool) -> Instance:
-    (instance,) = await instances(pool)
-    return instance
-
-
-async def everything(pool: Pool) -> dict[str, list[dict[str, Any]]]:
-    """Every row that a pass over a subscription may write."""
-    async with pool.connection() as conn:
-        cursor = conn.cursor(row_factory=dict_row)
-        tables = ("checkout", "subscription", "instance", "instance_event", "outbox")
-        query = sql.SQL("SELECT * FROM {} ORDER BY 1")
-        return {t: await (await cursor.execute(query.format(sql.Identifier(t)))).fetchall() for t in tables}
-
-
-async def timeline(pool: Pool) -> list[str]:
-    async with pool.connection() as conn:
-        return [
-            reason async for (reason,) in await conn.execute("SELECT reason FROM instance_event ORDER BY id")
-        ]
 
 
 async def bought(shop: Shop, slug: str = "acme", key: str = STARTER) -> str:
@@ -181,9 +136,9 @@ async def test_an_unknown_price_parks_with_a_sentence_and_retry_completes_it_aft
     parked = await shop.settle(subscription, handler)
     assert parked.state == State.PARKED
     assert parked.last_error == (
-        f"subscription {subscription} has a price that no plan names, {shop.prices[STARTER]} (lookup key"
-        f" {STARTER}): add it to catalogue/<product>.yaml plans.<plan>.prices, then berth queue retry"
-        f" subscription {subscription}"
+        f"subscription {subscription} has a price that the catalogue does not name, {shop.prices[STARTER]}"
+        f" (lookup key {STARTER}): add it to catalogue/<product>.yaml plans.<plan>.prices or"
+        f" add_ons.<add-on>.prices, then berth queue retry subscription {subscription}"
     )
     assert await everything(pool) == before
     file.write_text(one_plan(STARTER))
@@ -225,30 +180,6 @@ async def test_suspension_and_return_keep_the_same_instance(pool: Pool, shop: Sh
     assert await timeline(pool) == ["Created", "Suspending", "Resuming"]
 
 
-async def test_past_due_runs_through_its_grace_and_is_then_suspended(pool: Pool, shop: Shop) -> None:
-    subscription = await bought(shop)
-    await shop.force(subscription, "past_due")
-    now = datetime.now(UTC)
-    item = await shop.settle(subscription)
-    assert item.due_at is not None
-    assert abs(item.due_at - now - timedelta(days=7)) < timedelta(minutes=1)
-    assert (await only(pool)).spec.desired is Desired.RUNNING
-    await run_sql(pool, "UPDATE subscription SET status_since = status_since - interval '7 days'")
-    assert (await shop.settle(subscription)).due_at is None
-    assert (await only(pool)).spec.desired is Desired.SUSPENDED
-
-
-async def test_a_new_failure_after_a_payment_has_its_whole_grace_again(pool: Pool, shop: Shop) -> None:
-    subscription = await bought(shop)
-    await shop.force(subscription, "past_due")
-    await shop.settle(subscription)
-    await run_sql(pool, "UPDATE subscription SET status_since = status_since - interval '8 days'")
-    for status in ("active", "past_due"):
-        await shop.force(subscription, status)
-        await shop.settle(subscription)
-    assert (await only(pool)).spec.desired is Desired.RUNNING
-
-
 @pytest.mark.parametrize(("status", "held"), [("incomplete", True), ("incomplete_expired", False)])
 async def test_an_unpaid_beginning_has_no_instance_and_its_end_frees_the_name(
     pool: Pool, shop: Shop, status: str, held: bool
@@ -285,6 +216,45 @@ async def test_another_plan_is_a_new_generation_of_the_same_instance(pool: Pool,
     assert changed.spec.size.storage > born.spec.size.storage
     assert changed.spec.limits["agents"] == 10
     assert await timeline(pool) == ["Created", "PlanChanged"]
+
+
+async def test_quantities_and_add_ons_raise_limits_and_a_year_is_the_same_as_a_month(
+    pool: Pool, shop: Shop, tmp_path: Path
+) -> None:
+    (tmp_path / "mindroom.yaml").write_text(WITH_ADD_ON)
+    handler = SubscriptionHandler(shop.client, lambda: load_catalogue(tmp_path), OFFER)
+    subscription = await shop.pay(await shop.buyer(), "plan_month")
+    held = await shop.official.v1.subscriptions.retrieve_async(subscription)
+    plan = held.to_dict()["items"]["data"][0]["id"]
+
+    async def change(*items: dict[str, Any]) -> tuple[int, object]:
+        await shop.official.v1.subscriptions.update_async(subscription, {"items": list(items)})  # type: ignore[typeddict-item]
+        assert (await shop.settle(subscription, handler)).last_error is None
+        instance = await only(pool)
+        return instance.generation, instance.spec.limits["notes"]
+
+    await shop.settle(subscription, handler)
+    assert (await only(pool)).spec.limits["notes"] == 10
+    assert await change({"price": await shop.price("more_month"), "quantity": 2}) == (2, 60)
+    assert await change({"id": plan, "quantity": 3}) == (3, 80)
+    assert await change({"id": plan, "price": await shop.price("plan_year")}) == (3, 80)
+    assert await timeline(pool) == ["Created", "QuantitiesChanged", "QuantitiesChanged"]
+    (row_,) = (await everything(pool))["subscription"]
+    assert (row_["quantity"], row_["add_ons"], row_["interval"]) == (3, {"more": 2}, "year")
+
+
+WITH_ADD_ON = (
+    HEAD.format(product="mindroom")
+    + """
+  starter:
+    title: A plan
+    prices: {month: {lookup_key: plan_month}, year: {lookup_key: plan_year}}
+    limits: {notes: 10}
+    size: {cpu: {request: 50m, limit: 500m}, memory: 128Mi, storage: 1Gi}
+meters: {notes: {title: Notes}}
+add_ons: {more: {title: More, prices: {month: {lookup_key: more_month}}, grants: {notes: 25}}}
+"""
+)
 
 
 async def test_a_second_subscription_of_the_same_customer_has_its_own_instance(
@@ -343,6 +313,18 @@ async def test_a_customer_we_do_not_know_parks_with_the_remedy(pool: Pool, shop:
     assert buyer.stripe_id in str(parked.last_error)
     assert f"berth queue retry subscription {subscription}" in str(parked.last_error)
     assert await everything(pool) == before
+
+
+async def test_what_another_business_of_the_same_stripe_account_sells_is_left_alone(
+    pool: Pool, shop: Shop
+) -> None:
+    buyer = await shop.buyer()
+    subscription = await shop.pay(buyer, "another_business_month")
+    assert (await shop.settle(subscription)).state == State.PARKED, "our customer bought something"
+    await run_sql(pool, "UPDATE customer SET stripe_customer_id = NULL WHERE id = %s", buyer.id)
+    left = await shop.settle(subscription)
+    assert (left.state, left.last_error) == (State.IDLE, None)
+    assert (await everything(pool))["subscription"] == []
 
 
 async def test_a_subscription_stripe_does_not_have_parks(pool: Pool, shop: Shop) -> None:
