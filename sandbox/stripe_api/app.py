@@ -21,12 +21,11 @@ from sandbox.stripe_api.operation import Moment
 from sandbox.stripe_api.outbox import Outbox
 from sandbox.stripe_api.pages import Pages, environment
 from sandbox.stripe_api.portal_pages import Portal
-from sandbox.stripe_api.resources.checkout import LONGEST_LIFE, expired
 from sandbox.stripe_api.resources.portal import default_configuration
 from sandbox.stripe_api.store import Query, Store, every
+from sandbox.stripe_api.timekeeper import catch_up
 
 TICK_SECONDS = 1.0
-MOST_EXPIRED_AT_ONCE = 100
 
 
 @dataclass(frozen=True)
@@ -53,7 +52,7 @@ def make_app(ledger: Ledger, base_url: str | None = None) -> Starlette:
     templates = environment()
     parts = (
         Api(ledger, base_url),
-        Pages(ledger, templates),
+        Pages(ledger, templates, base_url),
         Portal(ledger, templates, base_url),
         Control(ledger),
     )
@@ -91,13 +90,14 @@ async def serve(
         stores = Store(connection), Outbox(connection), Replies(connection)
         ledger = Ledger(connection, *stores, clock, Bell())
         _furnish(ledger)
+        url = f"http://127.0.0.1:{loopback.port_of(listener)}"
         engine = DeliveryEngine(ledger, policy or DeliveryPolicy())
         tasks = (
             await stack.enter_async_context(_alongside(engine.run())),
-            await stack.enter_async_context(_alongside(_keep_time(ledger))),
+            await stack.enter_async_context(_alongside(_keep_time(ledger, base_url or url))),
             await stack.enter_async_context(loopback.answering(make_app(ledger, base_url), listener)),
         )
-        yield Server(f"http://127.0.0.1:{loopback.port_of(listener)}", ledger, tasks)
+        yield Server(url, ledger, tasks)
 
 
 def _furnish(ledger: Ledger) -> None:
@@ -119,22 +119,11 @@ async def _alongside(work: Coroutine[None, None, None]) -> AsyncIterator[asyncio
             await task
 
 
-async def _keep_time(ledger: Ledger) -> None:
-    """Expire the sessions whose time is up."""
-    since = 0
+async def _keep_time(ledger: Ledger, base_url: str) -> None:
+    """Let happen what is due, whether or not anybody asks."""
     while True:
-        now = int(ledger.clock())
-        _expire_sessions(ledger, since, now)
-        since = now - LONGEST_LIFE - 60
-        await asyncio.sleep(TICK_SECONDS)
-
-
-def _expire_sessions(ledger: Ledger, since: int, now: int) -> None:
-    over = Query(
-        "checkout.session",
-        since=since,
-        keep=lambda one: one["status"] == "open" and one["expires_at"] <= now,
-    )
-    for session in every(ledger.store, over, MOST_EXPIRED_AT_ONCE):
-        with ledger.transaction():
-            ledger.commit(expired(session, ledger.store), Cause())
+        ring = ledger.bell.next_ring()
+        catch_up(ledger, base_url)
+        with suppress(TimeoutError):
+            async with asyncio.timeout(TICK_SECONDS):
+                await ring.wait()

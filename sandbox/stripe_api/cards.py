@@ -82,6 +82,9 @@ _CARDS = {
     )
 }
 
+CARDS = tuple(_CARDS.values())
+"""Every card there is."""
+
 _BY_LAST4 = {card.number[-4:]: card for card in _CARDS.values()}
 
 _NAMES = {

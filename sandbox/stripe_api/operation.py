@@ -58,7 +58,7 @@ class Change:
         saved: objects to store, new or changed.
         events: in the order they happen.
         removed: ids to forget.
-        refusal: what the caller gets instead of the answer, though all of this did happen: a declined payment.
+        refusal: what the caller gets instead of the answer though all of this happened: a declined payment.
     """
 
     answer: Json

@@ -1,5 +1,6 @@
 """The hosted checkout page: a person or a test pays here."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from urllib.parse import parse_qsl
@@ -9,13 +10,19 @@ from starlette.requests import Request
 from starlette.responses import HTMLResponse, RedirectResponse, Response
 from starlette.routing import Route
 
+from sandbox.stripe_api import cards, payments, purchase
 from sandbox.stripe_api.cards import CardRefusedError
-from sandbox.stripe_api.cards import typed as typed_card
+from sandbox.stripe_api.clocks import in_time_of
+from sandbox.stripe_api.errors import ApiError
 from sandbox.stripe_api.ledger import Ledger, new_id
 from sandbox.stripe_api.money import amount_text, interval_text
 from sandbox.stripe_api.objects import Cause, Json
-from sandbox.stripe_api.operation import Moment, found
-from sandbox.stripe_api.resources.checkout import Buyer, expired, paid, trial_days
+from sandbox.stripe_api.operation import Change, Moment, found
+from sandbox.stripe_api.purchase import Buyer
+from sandbox.stripe_api.resources.checkout import expired
+from sandbox.stripe_api.resources.payment_intents import authenticated
+from sandbox.stripe_api.store import State
+from sandbox.stripe_api.timetable import DAY
 from sandbox.stripe_api.web import BodyTooLargeError, read_body
 
 MOST_FIELDS = 20
@@ -38,6 +45,15 @@ def environment() -> Environment:
     )
 
 
+class GoneError(Exception):
+    """The page cannot be shown: its status, one sentence, and the session it was about."""
+
+    def __init__(self, status: int, sentence: str, session: Json | None = None) -> None:
+        super().__init__(sentence)
+        self.status = status
+        self.session = session
+
+
 @dataclass(frozen=True)
 class Typed:
     """What was filled in; shown again when it did not pay, but for the card's number."""
@@ -46,122 +62,286 @@ class Typed:
     expiry: str = ""
     email: str = ""
     name: str = ""
+    promotion_code: str = ""
 
 
 @dataclass(frozen=True)
 class Pages:
-    """The hosted pages over a ledger."""
+    """The hosted pages over a ledger.
+
+    Attributes:
+        base_url: where they are; None for wherever the caller reached us.
+    """
 
     ledger: Ledger
     templates: Environment
+    base_url: str | None
 
     def routes(self) -> list[Route]:
         """Their routes."""
+        pay = "/c/pay/{session}"
         return [
-            Route("/c/pay/{session}", self._show, methods=["GET"]),
-            Route("/c/pay/{session}", self._pay, methods=["POST"]),
+            Route(pay, self._page, methods=["GET", "POST"]),
+            Route(f"{pay}/authenticate/{{method}}", self._page, methods=["GET", "POST"]),
+            Route("/authenticate/{intent}", self._page, methods=["GET", "POST"]),
         ]
 
-    async def _show(self, request: Request) -> Response:
-        session = self._session(request)
-        if session is None:
-            return self._render("gone.html", 404, sentence="There is no such checkout.", session=None)
-        if session["status"] != "open":
-            return self._over(session)
-        return self._form(session, Typed(), None, 200)
-
-    async def _pay(self, request: Request) -> Response:
+    async def _page(self, request: Request) -> Response:
         try:
-            body = await read_body(request)
-            fields = dict(parse_qsl(body.decode(), max_num_fields=MOST_FIELDS))
-        except (BodyTooLargeError, ValueError):
-            return self._render("gone.html", 400, sentence="This form cannot be read.", session=None)
-        session = self._session(request)
-        if session is None:
-            return self._render("gone.html", 404, sentence="There is no such checkout.", session=None)
-        if session["status"] == "complete":
-            return self._leave(session)
-        if session["status"] != "open":
-            return self._over(session)
-        typed = Typed(*(fields.get(name, "").strip() for name in ("card_number", "expiry", "email", "name")))
-        try:
-            return self._charge(session, typed)
-        except CardRefusedError as refusal:
-            return self._form(session, typed, str(refusal), 402)
+            fields = await _fields(request)
+            if "intent" in request.path_params:
+                return self._intent(request, fields)
+            return self._checkout(request, fields)
+        except GoneError as gone:
+            return self._render("gone.html", gone.status, sentence=str(gone), session=gone.session)
 
-    def _charge(self, session: Json, typed: Typed) -> Response:
-        now = int(self.ledger.clock())
-        card = typed_card(typed.card_number, typed.expiry, now)
-        if card.test.refusal is not None and not card.test.attaches:
-            raise CardRefusedError(card.test.refusal.message, card.test.refusal.code)
-        if _needs_email(session) and "@" not in typed.email:
-            raise CardRefusedError("Your email address is incomplete.", "email_invalid")
-        buyer = Buyer(card, typed.email or None, typed.name or None)
-        moment = Moment(now, new_id, "")
+    def _checkout(self, request: Request, fields: Mapping[str, str]) -> Response:
+        session = self._session(request)
+        posted = request.method == "POST"
+        if posted and session["status"] == "complete":
+            return _leave(session)
+        _check_open(session)
+        moment = in_time_of(session, self.ledger.store, self._moment(request))
+        visit = Visit(self.ledger, session, moment)
+        if "method" in request.path_params:
+            method = visit.method(request.path_params["method"])
+            return self._authentication(visit, method, fields.get("outcome"))
+        return self._act(visit, fields) if posted else self._form(visit, Typed(), None, 200)
+
+    def _act(self, visit: "Visit", fields: Mapping[str, str]) -> Response:
+        typed = Typed(**{name: fields.get(name, "").strip()[:200] for name in Typed.__dataclass_fields__})
+        try:
+            match fields.get("action", "pay"):
+                case "apply_code":
+                    return visit.apply(typed.promotion_code)
+                case "remove_code":
+                    return visit.remove_code()
+                case _:
+                    return visit.pay(typed)
+        except (CardRefusedError, ApiError) as refusal:
+            return self._form(visit, typed, str(refusal), 402)
+
+    def _authentication(self, visit: "Visit", method: Json, outcome: str | None) -> Response:
+        """The bank's question whether it is the holder who pays, and their answer."""
+        try:
+            match outcome:
+                case None:
+                    return self._ask(visit.session["amount_total"], visit.session["currency"], method)
+                case "complete":
+                    return visit.complete(method)
+                case _:
+                    refusal = payments.NOT_AUTHENTICATED_SENTENCE
+        except ApiError as error:
+            refusal = str(error)
+        billing = method["billing_details"]
+        typed = Typed(email=billing["email"] or "", name=billing["name"] or "")
+        return self._form(visit, typed, refusal, 402)
+
+    def _intent(self, request: Request, fields: Mapping[str, str]) -> Response:
+        """The same question about a payment intent that an API call could not finish."""
+        store = self.ledger.store
+        intent = store.find(request.path_params["intent"])
+        if intent is None or intent["object"] != "payment_intent":
+            raise GoneError(404, "There is no such payment.")
+        if intent["status"] != "requires_action":
+            raise GoneError(410, "This payment does not wait for you any more.")
+        outcome = fields.get("outcome")
+        if outcome is None:
+            method = found(store, "payment_method", intent["payment_method"])
+            return self._ask(intent["amount"], intent["currency"], method)
+        change = authenticated(intent, store, self._moment(request), passed=outcome == "complete")
         with self.ledger.transaction():
-            change = paid(session, buyer, self.ledger.store, moment)
             self.ledger.commit(change, Cause())
-        return self._leave(session)
+        if intent["_return_url"] is not None:
+            return RedirectResponse(_with_query(intent), 303, HEADERS)
+        sentence = (
+            payments.NOT_AUTHENTICATED_SENTENCE if change.refusal else "Thank you. The payment is made."
+        )
+        return self._render("gone.html", 402 if change.refusal else 200, sentence=sentence, session=None)
 
-    def _session(self, request: Request) -> Json | None:
-        """The session as it is now: one whose time is up expires here, whoever asks first."""
-        session = self.ledger.store.find(request.path_params["session"])
-        if session is None or session["object"] != "checkout.session":
-            return None
-        if session["status"] != "open" or session["expires_at"] > self.ledger.clock():
-            return session
-        with self.ledger.transaction():
-            self.ledger.commit(expired(session, self.ledger.store), Cause())
-        return self.ledger.store.find(session["id"])
-
-    def _leave(self, session: Json) -> Response:
-        target = session["success_url"].replace("{CHECKOUT_SESSION_ID}", session["id"])
-        return RedirectResponse(target, 303, HEADERS)
-
-    def _over(self, session: Json) -> Response:
-        if session["status"] == "complete":
-            return self._render(
-                "gone.html", 200, sentence="This checkout is paid. Thank you.", session=session
-            )
-        return self._render("gone.html", 410, sentence="This checkout has expired.", session=session)
-
-    def _form(self, session: Json, typed: Typed, refusal: str | None, status: int) -> Response:
-        days = trial_days(session, self.ledger.store)
-        trial_end = datetime.fromtimestamp(self.ledger.clock() + (days or 0) * 86400, UTC)
+    def _ask(self, amount: int, currency: str, method: Json) -> Response:
         return self._render(
-            "pay.html",
-            status,
-            session=session,
-            items=[self._item(item) for item in session["line_items"]],
-            due=amount_text(session["amount_total"], session["currency"]),
-            trial_days=days,
-            trial_end=f"{trial_end:%-d %B %Y}",
-            customer_email=self._known_email(session),
-            needs_email=_needs_email(session),
-            typed=typed,
-            refusal=refusal,
+            "authenticate.html", 200, amount=amount_text(amount, currency), last4=method["card"]["last4"]
         )
 
-    def _item(self, item: Json) -> Json:
-        price = found(self.ledger.store, "price", item["price"])
-        recurring = price["recurring"]
-        return {
-            "title": item["description"],
-            "quantity": item["quantity"],
-            "amount": amount_text(item["amount_total"], item["currency"]),
-            "interval": interval_text(recurring["interval"], recurring["interval_count"]),
-        }
+    def _moment(self, request: Request) -> Moment:
+        base_url = self.base_url or str(request.base_url).rstrip("/")
+        return Moment(int(self.ledger.clock()), new_id, base_url)
 
-    def _known_email(self, session: Json) -> str | None:
-        if session["customer"] is None:
-            email = session["customer_email"]
-        else:
-            email = found(self.ledger.store, "customer", session["customer"])["email"]
-        return email if isinstance(email, str) else None
+    def _session(self, request: Request) -> Json:
+        """The session as it is now: one whose time is up expires here, whoever asks first."""
+        store = self.ledger.store
+        session = store.find(request.path_params["session"])
+        if session is None or session["object"] != "checkout.session":
+            raise GoneError(404, "There is no such checkout.")
+        if (
+            session["status"] != "open"
+            or session["expires_at"] > in_time_of(session, store, self._moment(request)).now
+        ):
+            return session
+        with self.ledger.transaction():
+            self.ledger.commit(expired(session, store), Cause())
+        return found(store, "checkout.session", session["id"])
+
+    def _form(self, visit: "Visit", typed: Typed, refusal: str | None, status: int) -> Response:
+        view = checkout_view(visit.session, self.ledger.store, visit.moment.now)
+        return self._render("pay.html", status, typed=typed, refusal=refusal, **view)
 
     def _render(self, template: str, status: int, **context: object) -> Response:
         return HTMLResponse(self.templates.get_template(template).render(context), status, HEADERS)
 
 
+@dataclass(frozen=True)
+class Visit:
+    """Somebody on the page of an open session, in the session's own time."""
+
+    ledger: Ledger
+    session: Json
+    moment: Moment
+
+    def apply(self, code: str) -> Response:
+        """Redeem a promotion code."""
+        if not self.session["allow_promotion_codes"]:
+            raise ApiError("This checkout takes no promotion codes.")
+        return self._changed(purchase.with_code(self.session, code, self.ledger.store, self.moment.now))
+
+    def remove_code(self) -> Response:
+        """Redeem none."""
+        if not self.session["allow_promotion_codes"]:
+            raise ApiError("This discount is part of the offer.")
+        return self._changed(purchase.priced(self.session, (), self.ledger.store))
+
+    def pay(self, typed: Typed) -> Response:
+        """Buy, or first ask the card's holder to authenticate."""
+        if _needs_email(self.session) and "@" not in typed.email:
+            raise CardRefusedError("Your email address is incomplete.", "email_invalid")
+        buyer = Buyer(typed.email or None, typed.name or None)
+        if not purchase.needs_card(self.session):
+            return self._complete(None, buyer)
+        card = cards.typed(typed.card_number, typed.expiry, self.moment.now)
+        billing = {"email": buyer.email, "name": buyer.name}
+        method = payments.new_method(card, billing, self.moment)
+        if not payments.wants_authentication(method):
+            return self._complete(method, buyer)
+        self._commit(Change(method, ({**method, "_session": self.session["id"]},)))
+        return RedirectResponse(f"/c/pay/{self.session['id']}/authenticate/{method['id']}", 303, HEADERS)
+
+    def method(self, method_id: str) -> Json:
+        """The card that was typed here and whose holder is being asked."""
+        method = self.ledger.store.find(method_id)
+        if method is None or method.get("_session") != self.session["id"]:
+            raise GoneError(404, "There is no such payment.", self.session)
+        return method
+
+    def complete(self, method: Json) -> Response:
+        """Buy with a card whose holder has authenticated."""
+        billing = method["billing_details"]
+        return self._complete(method, Buyer(billing["email"], billing["name"]))
+
+    def _complete(self, method: Json | None, buyer: Buyer) -> Response:
+        change = purchase.complete(self.session, method, buyer, self.ledger.store, self.moment)
+        self._commit(change)
+        if change.refusal is not None:
+            raise change.refusal
+        return _leave(self.session)
+
+    def _changed(self, session: Json) -> Response:
+        self._commit(Change(session, (session,)))
+        return RedirectResponse(f"/c/pay/{session['id']}", 303, HEADERS)
+
+    def _commit(self, change: Change) -> None:
+        with self.ledger.transaction():
+            self.ledger.commit(change, Cause())
+
+
+def checkout_view(session: Json, state: State, now: int) -> Json:
+    """What the page shows of an open session."""
+    currency, ends = session["currency"], purchase.trial_end(session, now)
+    taken = session["total_details"]["amount_discount"]
+    days = None if ends is None else -(-(ends - now) // DAY)
+    due = amount_text(session["amount_total"], currency)
+    return {
+        "session": session,
+        "items": [_item(item, state) for item in session["line_items"]],
+        "coupons": [_coupon_text(one, state) for one in session["discounts"]],
+        "subtotal": amount_text(session["amount_subtotal"], currency),
+        "taken": amount_text(taken, currency) if taken else None,
+        "due": due,
+        "trial_days": days,
+        "trial_end": None if ends is None else f"{datetime.fromtimestamp(ends, UTC):%-d %B %Y}",
+        "needs_card": purchase.needs_card(session),
+        "needs_email": _needs_email(session),
+        "customer_email": _known_email(session, state),
+        "verb": _verb(session, due, trial=ends is not None),
+    }
+
+
+def _verb(session: Json, due: str, *, trial: bool) -> str:
+    if session["mode"] == "payment":
+        return f"Pay {due}" if session["amount_total"] else "Complete order"
+    return "Start trial" if trial else "Pay and subscribe"
+
+
+def _item(item: Json, state: State) -> Json:
+    price = found(state, "price", item["price"])
+    recurring = price["recurring"]
+    return {
+        "title": item["description"],
+        "quantity": item["quantity"],
+        "amount": amount_text(price["unit_amount"] * item["quantity"], price["currency"]),
+        "interval": recurring and interval_text(recurring["interval"], recurring["interval_count"]),
+    }
+
+
+def _coupon_text(one: Json, state: State) -> str:
+    """`SPRING: 25% off for 3 months`."""
+    code = None if one["promotion_code"] is None else found(state, "promotion_code", one["promotion_code"])
+    coupon = found(state, "coupon", one["coupon"] if code is None else code["promotion"]["coupon"])
+    if coupon["percent_off"] is not None:
+        off = f"{coupon['percent_off']:g}% off"
+    else:
+        off = f"{amount_text(coupon['amount_off'], coupon['currency'])} off"
+    months = coupon["duration_in_months"]
+    lasts = {"forever": "", "once": " once", "repeating": f" for {months} month{'' if months == 1 else 's'}"}
+    name = coupon["name"] or "Discount" if code is None else code["code"]
+    return f"{name}: {off}{lasts[coupon['duration']]}"
+
+
+def _known_email(session: Json, state: State) -> str | None:
+    if session["customer"] is None:
+        email = session["customer_email"]
+    else:
+        email = found(state, "customer", session["customer"])["email"]
+    return email if isinstance(email, str) else None
+
+
 def _needs_email(session: Json) -> bool:
     return session["customer"] is None and session["customer_email"] is None
+
+
+async def _fields(request: Request) -> Mapping[str, str]:
+    if request.method != "POST":
+        return {}
+    try:
+        return dict(parse_qsl((await read_body(request)).decode(), max_num_fields=MOST_FIELDS))
+    except (BodyTooLargeError, ValueError):
+        raise GoneError(400, "This form cannot be read.") from None
+
+
+def _check_open(session: Json) -> None:
+    if session["status"] == "complete":
+        raise GoneError(200, "This checkout is paid. Thank you.", session)
+    if session["status"] != "open":
+        raise GoneError(410, "This checkout has expired.", session)
+
+
+def _leave(session: Json) -> Response:
+    target = session["success_url"].replace("{CHECKOUT_SESSION_ID}", session["id"])
+    return RedirectResponse(target, 303, HEADERS)
+
+
+def _with_query(intent: Json) -> str:
+    """Where the holder goes after authenticating, told of the intent as Stripe does."""
+    url = intent["_return_url"]
+    mark = "&" if "?" in url else "?"
+    return f"{url}{mark}payment_intent={intent['id']}&payment_intent_client_secret={intent['client_secret']}"

@@ -11,6 +11,10 @@ from sandbox.stripe_api.errors import ApiError
 from sandbox.stripe_api.objects import Json, public
 from sandbox.stripe_api.operation import Draft, Moment
 
+NOT_AUTHENTICATED_SENTENCE = (
+    "We are unable to authenticate your payment method. Please choose a different payment method and try"
+    " again."
+)
 Outcome = Literal["paid", "declined", "requires_action"]
 
 
@@ -111,11 +115,7 @@ def attempt(intent: Json, method: Json | None, holder: Holder, moment: Moment) -
 
 def authentication_failed(intent: Json, method: Json) -> Collected:
     """The holder did not authenticate: the intent wants another card."""
-    sentence = (
-        "We are unable to authenticate your payment method. Please choose a different payment method"
-        " and try again."
-    )
-    refusal = Refusal("payment_intent_authentication_failure", None, sentence)
+    refusal = Refusal("payment_intent_authentication_failure", None, NOT_AUTHENTICATED_SENTENCE)
     return _failed(intent, method, refusal, None)
 
 

@@ -8,18 +8,22 @@ from sandbox.stripe_api.objects.common import Json
 
 
 def checkout_session(session_id: str, now: int, given: Mapping[str, Any]) -> Json:
-    """An open session in subscription mode.
+    """An open session whose amounts are still to be summed up.
 
-    `given` holds line_items, currency, amount_total, amount_due, expires_at, url and what the caller chose.
+    `given` holds mode, line_items, currency, expires_at, url and what the caller chose. Kept beside what
+    Stripe shows: the customer's test clock, and what the subscription or payment intent will have.
     """
     return {
         "id": session_id,
         "object": "checkout.session",
+        "_payment_intent_data": given["payment_intent_data"],
+        "_subscription_data": given["subscription_data"],
+        "_test_clock": given.get("test_clock"),
         "adaptive_pricing": {"enabled": False},
         "after_expiration": None,
-        "allow_promotion_codes": None,
-        "amount_subtotal": given["amount_total"],
-        "amount_total": given["amount_total"],
+        "allow_promotion_codes": given.get("allow_promotion_codes"),
+        "amount_subtotal": 0,
+        "amount_total": 0,
         "automatic_tax": {"enabled": False, "liability": None, "provider": None, "status": None},
         "billing_address_collection": None,
         "branding_settings": {
@@ -46,7 +50,7 @@ def checkout_session(session_id: str, now: int, given: Mapping[str, Any]) -> Jso
         ),
         "customer": given.get("customer"),
         "customer_account": None,
-        "customer_creation": None if given.get("customer") else "always",
+        "customer_creation": given.get("customer_creation"),
         "customer_details": given.get("customer_details"),
         "customer_email": given.get("customer_email"),
         "discounts": [],
@@ -59,13 +63,13 @@ def checkout_session(session_id: str, now: int, given: Mapping[str, Any]) -> Jso
         "locale": None,
         "managed_payments": None,
         "metadata": given.get("metadata") or {},
-        "mode": "subscription",
+        "mode": given["mode"],
         "name_collection": {},
         "optional_items": None,
         "origin_context": None,
         "payment_intent": None,
         "payment_link": None,
-        "payment_method_collection": "always",
+        "payment_method_collection": given.get("payment_method_collection"),
         "payment_method_configuration_details": None,
         "payment_method_options": {},
         "payment_method_types": ["card"],
@@ -106,7 +110,7 @@ def customer_details(email: str | None, name: str | None) -> Json:
 
 
 def session_item(item_id: str, line: Line, currency: str) -> Json:
-    """A line of a checkout session."""
+    """A line of a checkout session, before discounts and trial."""
     return {
         "id": item_id,
         "object": "item",

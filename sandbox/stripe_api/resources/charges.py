@@ -15,7 +15,6 @@ from sandbox.stripe_api.params import DatedListParams, Metadata, Params, Text
 from sandbox.stripe_api.payments import disputed
 from sandbox.stripe_api.store import Query, State
 
-DISPUTABLE = ("duplicate", "fraudulent", "general", "product_not_received", "subscription_canceled")
 Amount = Annotated[int, Field(ge=1, le=99_999_999)]
 
 

@@ -1,13 +1,13 @@
 """Checkout sessions: opened by the API, paid on the hosted page, expired by time or on request."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
-from sandbox.stripe_api import objects
-from sandbox.stripe_api.cards import Card
+from sandbox.stripe_api import objects, purchase
+from sandbox.stripe_api.clocks import in_time_of
+from sandbox.stripe_api.decision import Decision
+from sandbox.stripe_api.discounts import DiscountChoice, redemptions
 from sandbox.stripe_api.errors import ApiError
 from sandbox.stripe_api.objects import Json, Line
 from sandbox.stripe_api.operation import (
@@ -22,7 +22,10 @@ from sandbox.stripe_api.operation import (
     updated,
 )
 from sandbox.stripe_api.params import (
+    ClearableText,
+    Count,
     DatedListParams,
+    Flag,
     FormList,
     ListParams,
     Metadata,
@@ -33,38 +36,74 @@ from sandbox.stripe_api.params import (
     Timestamp,
     Url,
 )
-from sandbox.stripe_api.payments import attached, new_method
 from sandbox.stripe_api.present import line_items, shown
-from sandbox.stripe_api.resources.subscriptions import NewSubscription, subscribe
+from sandbox.stripe_api.resources.products import Currency, ProductData, Recurring
 from sandbox.stripe_api.store import Query, State
+from sandbox.stripe_api.timetable import DAY
 
 SHORTEST_LIFE = 30 * 60
 LONGEST_LIFE = 24 * 3600
 MOST_LINE_ITEMS = 20
 LONGEST_TRIAL_DAYS = 730
+SHORTEST_TRIAL = 2 * DAY
+
+
+class _PriceData(Nested):
+    currency: Currency
+    unit_amount: Count
+    product: Text | None = None
+    product_data: ProductData | None = None
+    recurring: Recurring | None = None
 
 
 class _LineItem(Nested):
-    price: Text
+    """A price, or what to make one of."""
+
+    price: Text | None = None
+    price_data: _PriceData | None = None
     quantity: Annotated[int, Field(ge=1, le=999_999)] = 1
 
 
+class _EndBehavior(Nested):
+    missing_payment_method: Literal["cancel", "create_invoice", "pause"]
+
+
+class _TrialSettings(Nested):
+    end_behavior: _EndBehavior
+
+
 class _SubscriptionData(Nested):
+    description: ClearableText = None
     metadata: Metadata = Field(default_factory=dict)
+    trial_end: Timestamp | None = None
     trial_period_days: Annotated[int, Field(ge=1, le=LONGEST_TRIAL_DAYS)] | None = None
+    trial_settings: _TrialSettings | None = None
+
+
+class _PaymentIntentData(Nested):
+    description: ClearableText = None
+    metadata: Metadata = Field(default_factory=dict)
+    receipt_email: ClearableText = None
+    setup_future_usage: Literal["off_session", "on_session"] | None = None
 
 
 class SessionCreate(Params):
     """A session to open."""
 
-    mode: Literal["subscription"]
+    mode: Literal["payment", "subscription"]
     line_items: Annotated[FormList[_LineItem], Field(min_length=1, max_length=MOST_LINE_ITEMS)]
     success_url: Url
     cancel_url: Url | None = None
     customer: Text | None = None
+    customer_creation: Literal["always", "if_required"] | None = None
     customer_email: Text | None = None
     client_reference_id: Annotated[str, Field(min_length=1, max_length=200)] | None = None
-    subscription_data: _SubscriptionData = _SubscriptionData()
+    discounts: Annotated[FormList[DiscountChoice], Field(max_length=1)] = Field(default_factory=list)
+    allow_promotion_codes: Flag | None = None
+    payment_method_collection: Literal["always", "if_required"] | None = None
+    payment_method_types: FormList[Literal["card"]] = Field(default_factory=list)
+    payment_intent_data: _PaymentIntentData | None = None
+    subscription_data: _SubscriptionData | None = None
     expires_at: Timestamp | None = None
     metadata: Metadata = Field(default_factory=dict)
 
@@ -80,44 +119,87 @@ class SessionList(DatedListParams):
 
     customer: Text | None = None
     status: Literal["complete", "expired", "open"] | None = None
+    payment_intent: Text | None = None
     subscription: Text | None = None
 
 
 def _create(asked: Asked[SessionCreate]) -> Change:
-    params, state, moment = asked.params, asked.state, asked.moment
-    if params.customer is not None and params.customer_email is not None:
-        raise ApiError("You may only give one of customer and customer_email.", param="customer_email")
+    params, state = asked.params, asked.state
     customer = None if params.customer is None else found(state, "customer", params.customer, "customer")
-    expires_at = _expiry(params.expires_at, moment.now)
-    lines, currency = _lines(params.line_items, state)
+    moment = asked.moment if customer is None else in_time_of(customer, state, asked.moment)
+    _check(params, moment)
+    decision = Decision(state)
+    lines, currency = _lines(params, decision, moment)
     session_id = moment.new_id("cs_test")
     new = objects.checkout_session(
         session_id,
         moment.now,
         {
-            **params.model_dump(exclude={"line_items", "subscription_data", "expand"}),
+            **params.model_dump(exclude={"line_items", "expand"}),
+            **_modes_own(params, customer),
             "line_items": [objects.session_item(moment.new_id("li"), line, currency) for line in lines],
             "currency": currency,
-            "amount_total": 0 if params.subscription_data.trial_period_days else _total(lines),
-            "expires_at": expires_at,
+            "expires_at": _expiry(params.expires_at, moment.now),
             "customer_details": _details(customer, params.customer_email),
+            "test_clock": None if customer is None else customer["test_clock"],
             "url": f"{moment.base_url}/c/pay/{session_id}",
         },
     )
-    promised = {**params.subscription_data.model_dump(), "object": _PROMISE, "id": _promise_id(session_id)}
-    return Change(shown(new, state), (new, {**promised, "created": moment.now}))
+    order = purchase.order_of(new, decision)
+    given = redemptions(params.discounts, order, decision, moment.now)
+    new = purchase.priced(new, given, decision)
+    decision.save(new)
+    return decision.change(new)
 
 
-_PROMISE = "checkout.subscription_data"
-"""What the subscription will have once paid. Stripe never shows it, so it is kept beside the session."""
+def _check(params: SessionCreate, moment: Moment) -> None:
+    subscribing = params.mode == "subscription"
+    for name, fits in (
+        ("subscription_data", subscribing),
+        ("payment_method_collection", subscribing),
+        ("payment_intent_data", not subscribing),
+        ("customer_creation", not subscribing),
+    ):
+        if getattr(params, name) is not None and not fits:
+            raise ApiError(f"You can not pass `{name}` in `{params.mode}` mode.", param=name)
+    for one, other in (("customer", "customer_email"), ("customer", "customer_creation")):
+        if getattr(params, one) is not None and getattr(params, other) is not None:
+            raise ApiError(f"You may only give one of {one} and {other}.", param=other)
+    if params.discounts and params.allow_promotion_codes is not None:
+        raise ApiError(
+            "You may only specify one of these parameters: allow_promotion_codes, discounts.",
+            param="allow_promotion_codes",
+        )
+    _check_trial(params.subscription_data or _SubscriptionData(), moment.now)
 
 
-def _promise_id(session_id: str) -> str:
-    return f"{session_id}/subscription_data"
+def _check_trial(terms: _SubscriptionData, now: int) -> None:
+    end = terms.trial_end
+    if end is None:
+        return
+    if terms.trial_period_days is not None:
+        raise ApiError(
+            "You may only give one of trial_end and trial_period_days.", param="subscription_data[trial_end]"
+        )
+    if not now + SHORTEST_TRIAL <= end <= now + LONGEST_TRIAL_DAYS * DAY:
+        raise ApiError(
+            "The `trial_end` date has to be at least 2 days, and at most 730, in the future.",
+            param="subscription_data[trial_end]",
+        )
 
 
-def _total(lines: Sequence[Line]) -> int:
-    return sum(line.amount for line in lines)
+def _modes_own(params: SessionCreate, customer: Json | None) -> Json:
+    """What only one of the modes has."""
+    subscribing = params.mode == "subscription"
+    creation = "always" if subscribing else params.customer_creation or "if_required"
+    return {
+        "customer_creation": creation if customer is None else None,
+        "payment_intent_data": (params.payment_intent_data or _PaymentIntentData()).model_dump(),
+        "payment_method_collection": params.payment_method_collection or "always"
+        if subscribing
+        else "if_required",
+        "subscription_data": (params.subscription_data or _SubscriptionData()).model_dump(),
+    }
 
 
 def _details(customer: Json | None, email: str | None) -> Json | None:
@@ -136,24 +218,63 @@ def _expiry(wanted: int | None, now: int) -> int:
     return wanted
 
 
-def _lines(wanted: Sequence[_LineItem], state: State) -> tuple[list[Line], str]:
+def _lines(params: SessionCreate, decision: Decision, moment: Moment) -> tuple[list[Line], str]:
     """The lines to sell, and their currency."""
-    lines: list[Line] = []
-    currencies: set[str] = set()
-    for position, item in enumerate(wanted):
-        param = f"line_items[{position}][price]"
-        price = found(state, "price", item.price, param)
-        if not price["active"]:
-            raise ApiError(
-                f"The price {item.price} is inactive: only active prices can be sold.", param=param
-            )
-        if price["type"] != "recurring":
-            raise ApiError("This stand-in sells only recurring prices in `subscription` mode.", param=param)
-        currencies.add(price["currency"])
-        lines.append(_line(price, item.quantity, state))
+    prices = [
+        _price(item, f"line_items[{position}]", decision, moment)
+        for position, item in enumerate(params.line_items)
+    ]
+    recurring = [price["recurring"] is not None for price in prices]
+    if params.mode == "payment" and any(recurring):
+        raise ApiError(
+            "You specified `payment` mode but passed a recurring price. Either switch to `subscription` mode"
+            " or use only one-time prices.",
+            param=f"line_items[{recurring.index(True)}][price]",
+        )
+    if params.mode == "subscription" and not any(recurring):
+        raise ApiError(
+            "You specified `subscription` mode but passed only one-time prices: at least one has to be"
+            " recurring.",
+            param="line_items[0][price]",
+        )
+    currencies = {price["currency"] for price in prices}
     if len(currencies) > 1:
         raise ApiError("All prices of a session must be in one currency.", param="line_items")
+    lines = [
+        _line(price, item.quantity, decision) for price, item in zip(prices, params.line_items, strict=True)
+    ]
     return lines, currencies.pop()
+
+
+def _price(item: _LineItem, param: str, decision: Decision, moment: Moment) -> Json:
+    if (item.price is None) == (item.price_data is None):
+        raise ApiError("You must give exactly one of price and price_data.", param=f"{param}[price]")
+    if item.price_data is not None:
+        return _new_price(item.price_data, f"{param}[price_data]", decision, moment)
+    price = found(decision, "price", item.price or "", f"{param}[price]")
+    if not price["active"]:
+        raise ApiError(
+            f"The price {item.price} is inactive: only active prices can be sold.", param=f"{param}[price]"
+        )
+    return price
+
+
+def _new_price(given: _PriceData, param: str, decision: Decision, moment: Moment) -> Json:
+    """A price for this session alone: it, and a product made along with it, cannot be sold again."""
+    if (given.product is None) == (given.product_data is None):
+        raise ApiError("You must give exactly one of product and product_data.", param=f"{param}[product]")
+    if given.product_data is not None:
+        fields = {**given.product_data.model_dump(), "active": False}
+        product = objects.product(moment.new_id("prod"), moment.now, fields)
+        decision.save(product)
+        decision.tell("product.created", product)
+    else:
+        product = found(decision, "product", given.product or "", f"{param}[product]")
+    fields = {**given.model_dump(), "active": False, "product": product["id"]}
+    price = objects.price(moment.new_id("price"), moment.now, fields)
+    decision.save(price)
+    decision.tell("price.created", price)
+    return price
 
 
 def _line(price: Json, quantity: int, state: State) -> Line:
@@ -184,77 +305,6 @@ def expired(session: Json, state: State) -> Change:
     return Change(answer, (new,), (Draft("checkout.session.expired", answer),))
 
 
-@dataclass(frozen=True)
-class Buyer:
-    """Who pays, as typed on the page; ignored when the session already knows its customer."""
-
-    card: Card
-    email: str | None
-    name: str | None
-
-
-def paid(session: Json, buyer: Buyer, state: State, moment: Moment) -> Change:
-    """An open session's payment: its customer, card, subscription and first invoice, and Stripe's events."""
-    new_customer = session["customer"] is None
-    customer = _customer(session, buyer, state, moment)
-    customer = {**customer, "currency": session["currency"]}
-    billing = {"email": customer["email"], "name": buyer.name or customer["name"]}
-    method = attached(new_method(buyer.card, billing, moment), customer)
-    promised = found(state, _PROMISE, _promise_id(session["id"]))
-    sold = subscribe(
-        NewSubscription(
-            customer=customer,
-            payment_method=method["id"],
-            lines=tuple(
-                (found(state, "price", item["price"]), item["quantity"]) for item in session["line_items"]
-            ),
-            trial_days=promised["trial_period_days"],
-            metadata=promised["metadata"],
-        ),
-        state,
-        moment,
-    )
-    complete = {
-        **session,
-        "status": "complete",
-        "payment_status": "paid" if sold.invoice["amount_paid"] else "no_payment_required",
-        "customer": customer["id"],
-        "customer_details": objects.customer_details(customer["email"], buyer.name or customer["name"]),
-        "invoice": sold.invoice["id"],
-        "subscription": sold.subscription["id"],
-        "url": None,
-    }
-    customer["next_invoice_sequence"] += 1
-    answer = shown(complete, state)
-    return Change(
-        answer,
-        (customer, method, sold.subscription, sold.invoice, complete),
-        (
-            *((Draft("customer.created", customer),) if new_customer else ()),
-            Draft("payment_method.attached", objects.public(method)),
-            Draft("customer.subscription.created", shown(sold.subscription, state)),
-            Draft("checkout.session.completed", answer),
-            Draft("invoice.created", sold.invoice),
-            Draft("invoice.finalized", sold.invoice),
-            Draft("invoice.paid", sold.invoice),
-            Draft("invoice.payment_succeeded", sold.invoice),
-        ),
-    )
-
-
-def _customer(session: Json, buyer: Buyer, state: State, moment: Moment) -> Json:
-    if session["customer"] is not None:
-        return found(state, "customer", session["customer"])
-    given = {"email": session["customer_email"] or buyer.email, "name": buyer.name}
-    return objects.customer(moment.new_id("cus"), moment.now, given)
-
-
-def trial_days(session: Json, state: State) -> int | None:
-    """How long the session's subscription will be free at first."""
-    days: int | None = found(state, _PROMISE, _promise_id(session["id"]))["trial_period_days"]
-    return days
-
-
 def _sessions(asked: Asked[SessionList]) -> Query:
     params = asked.params
     return Query(
@@ -263,7 +313,9 @@ def _sessions(asked: Asked[SessionList]) -> Query:
         since=params.created.first(),
         until=params.created.last(),
         keep=lambda one: (
-            params.status in (None, one["status"]) and params.subscription in (None, one["subscription"])
+            params.status in (None, one["status"])
+            and params.payment_intent in (None, one["payment_intent"])
+            and params.subscription in (None, one["subscription"])
         ),
     )
 

@@ -5,6 +5,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field
 
 from sandbox.stripe_api import objects
+from sandbox.stripe_api.billing.invoicing import intent_failed, intent_paid
 from sandbox.stripe_api.clocks import in_time_of
 from sandbox.stripe_api.decision import Decision
 from sandbox.stripe_api.errors import ApiError
@@ -161,6 +162,10 @@ def authenticated(intent: Json, state: State, moment: Moment, *, passed: bool) -
 def settled(tried: Collected, decision: Decision, moment: Moment) -> Change:
     """The attempt, and what it does to the invoice it was for."""
     decision.take(tried)
+    if tried.outcome == "paid":
+        intent_paid(decision, tried.intent, moment)
+    else:
+        intent_failed(decision, tried, moment)
     return decision.change(tried.intent, tried.error)
 
 
