@@ -39,6 +39,10 @@ async def get_free(api: Api, person: Person, **more: str) -> httpx.Response:
     return await api.client.post(CHECKOUT, json=FREE | more, headers=person[1])
 
 
+async def end_free(api: Api, person: Person) -> httpx.Response:
+    return await api.client.delete(SUBSCRIPTION, headers=person[1], params={"product": "mindroom"})
+
+
 def problem(answer: httpx.Response) -> tuple[int, str]:
     return answer.status_code, answer.json()["type"].removeprefix("urn:berth:problem:")
 
@@ -154,17 +158,16 @@ async def test_a_free_plan_ends_when_its_customer_says_so(api: Api) -> None:
     free_id = (await get_free(api, person, slug="ada")).json()["id"]
     await api.rows("UPDATE work_item SET due_at = NULL")
     other = await verified(api)
-    asked = {"params": {"product": "mindroom"}}
-    assert problem(await api.client.delete(SUBSCRIPTION, headers=other[1], **asked)) == (
+    assert problem(await end_free(api, other)) == (
         404,
         "no-subscription",
     )
-    answer = await api.client.delete(SUBSCRIPTION, headers=person[1], **asked)
+    answer = await end_free(api, person)
     assert (answer.status_code, answer.json()["status"]) == (200, "canceled"), answer.text
     assert await api.rows("SELECT id FROM subscription WHERE ended_at IS NOT NULL") == [(free_id,)]
     assert await api.rows("SELECT key FROM work_item WHERE due_at IS NOT NULL") == [(free_id,)]
     assert await api.rows("SELECT count(*) FROM checkout WHERE closed_at IS NULL") == [(0,)]
-    again = await api.client.delete(SUBSCRIPTION, headers=person[1], **asked)
+    again = await end_free(api, person)
     assert problem(again) == (404, "no-subscription")
     assert (await get_free(api, person)).status_code == 201
 
@@ -181,9 +184,9 @@ async def test_the_instance_of_a_free_plan_has_the_name_that_was_asked_for(api: 
 
 
 async def test_what_is_paid_ends_in_the_portal(api: Api) -> None:
-    customer, headers = await api.sign_up()
-    subscription = await add_subscription(api, customer)
-    answer = await api.client.delete(SUBSCRIPTION, headers=headers, params={"product": "mindroom"})
+    person = await api.sign_up()
+    subscription = await add_subscription(api, person[0])
+    answer = await end_free(api, person)
     assert problem(answer) == (409, "managed-in-portal")
     assert await api.rows("SELECT id, status FROM subscription") == [(subscription, "active")]
 
