@@ -1,13 +1,13 @@
-"""`python -m sandbox.stripe_api`: the stand-in as a process of its own."""
+"""`python -m sandbox.stripe_api`: the stand-in as a process of its own; `berth sandbox stripe` says more."""
 
 import argparse
 import asyncio
-import signal
 import sys
 
 from sandbox.loopback import PortError
-from sandbox.stripe_api.app import serve
+from sandbox.stripe_api.app import Server
 from sandbox.stripe_api.database import StateFileError
+from sandbox.stripe_api.standalone import DEFAULT_PORT, run
 
 
 def main() -> int:
@@ -16,7 +16,9 @@ def main() -> int:
         prog="python -m sandbox.stripe_api",
         description="A stand-in for Stripe on the loopback interface. Takes any sk_test_… key.",
     )
-    parser.add_argument("--port", type=int, default=12111, help="0 for any free one (default: %(default)s)")
+    parser.add_argument(
+        "--port", type=int, default=DEFAULT_PORT, help="0 for any free one (default: %(default)s)"
+    )
     parser.add_argument(
         "--state",
         default=":memory:",
@@ -27,25 +29,17 @@ def main() -> int:
         "--base-url", metavar="URL", help="where browsers reach the pages (default: where the API is called)"
     )
     options = parser.parse_args()
+
+    def announce(server: Server) -> None:
+        sys.stdout.write(f"Stripe stand-in listening on {server.url} (state: {options.state})\n")
+        sys.stdout.flush()
+
     try:
-        asyncio.run(_run(options.port, options.state, options.base_url))
+        asyncio.run(run(options.port, options.state, options.base_url, announce))
     except (PortError, StateFileError) as error:
         sys.stderr.write(f"{error}\n")
         return 1
     return 0
-
-
-async def _run(port: int, state: str, base_url: str | None) -> None:
-    stopping = asyncio.Event()
-    loop = asyncio.get_running_loop()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        loop.add_signal_handler(number, stopping.set)
-    async with serve(state, port, base_url=base_url) as server:
-        sys.stdout.write(f"Stripe stand-in listening on {server.url} (state: {state})\n")
-        sys.stdout.flush()
-        stopped = asyncio.create_task(stopping.wait())
-        await asyncio.wait({stopped, *server.tasks}, return_when=asyncio.FIRST_COMPLETED)
-        stopped.cancel()
 
 
 if __name__ == "__main__":

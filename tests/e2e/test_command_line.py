@@ -39,6 +39,7 @@ def test_every_command_has_help_and_groups_have_examples(tmp_path: Path) -> None
         ["instances", "list", "--help"],
         ["queue", "retry", "--help"],
         ["demo", "--help"],
+        ["sandbox", "stripe", "--help"],
     ):
         done = run(BERTH, *words, cwd=tmp_path)
         assert done.returncode == 0

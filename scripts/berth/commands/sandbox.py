@@ -1,4 +1,4 @@
-"""berth sandbox: a Kubernetes cluster on this machine."""
+"""berth sandbox: a Kubernetes cluster on this machine, and a stand-in for Stripe."""
 
 import asyncio
 from typing import Annotated
@@ -8,11 +8,26 @@ import typer
 from sandbox import binaries
 from sandbox.kubernetes import cluster
 from sandbox.kubernetes.layout import ClusterConfig
+from sandbox.loopback import PortError
+from sandbox.stripe_api import standalone
+from sandbox.stripe_api.app import Server
+from sandbox.stripe_api.database import StateFileError
+from sandbox.stripe_api.guide import Guide, guide
 from scripts import machine
-from scripts.berth.output import CommandError, JsonFlag, console, errors, print_fields, print_json
+from scripts.berth.output import (
+    CommandError,
+    JsonFlag,
+    console,
+    errors,
+    print_fields,
+    print_json,
+    print_rows,
+)
 from scripts.berth.progress import RichProgress
 
-app = typer.Typer(no_args_is_help=True, help="Run a real Kubernetes cluster on this machine.")
+app = typer.Typer(
+    no_args_is_help=True, help="Run a real Kubernetes cluster, or a stand-in for Stripe, on this machine."
+)
 
 Name = Annotated[str, typer.Option(help="The cluster's name; several can run side by side.")]
 
@@ -73,6 +88,59 @@ def kubeconfig(name: Name = "sandbox") -> None:
     if not path.exists():
         raise CommandError(f"cluster {name} is not up", f"start it with: berth sandbox up --name {name}")
     console.print(str(path), soft_wrap=True)
+
+
+STRIPE_EXAMPLES = (
+    "Examples: berth sandbox stripe · berth sandbox stripe --port 0 --json ·"
+    " berth sandbox stripe --state ~/stripe.sqlite"
+)
+
+
+@app.command(epilog=STRIPE_EXAMPLES)
+def stripe(
+    port: Annotated[
+        int, typer.Option(min=0, max=65535, help="Where it listens; 0 for any free port.")
+    ] = standalone.DEFAULT_PORT,
+    state: Annotated[
+        str | None,
+        typer.Option(metavar="FILE", help="SQLite file that outlasts restarts; without it nothing does."),
+    ] = None,
+    base_url: Annotated[
+        str | None,
+        typer.Option(metavar="URL", help="Where browsers reach its pages, if not where the API is called."),
+    ] = None,
+    as_json: JsonFlag = False,
+) -> None:
+    """Run a stand-in for Stripe that the official clients can use, until Ctrl-C.
+
+    It takes any key that begins with sk_test_, moves no money, and listens on the loopback interface only.
+    """
+
+    def announce(server: Server) -> None:
+        found = guide(server.url)
+        if as_json:
+            print_json(found)
+        else:
+            _print_guide(found, state)
+
+    try:
+        asyncio.run(standalone.run(port, state or ":memory:", base_url, announce))
+    except PortError as error:
+        raise CommandError(str(error), "any free port does: berth sandbox stripe --port 0") from error
+    except StateFileError as error:
+        raise CommandError(str(error), "start with a new file: berth sandbox stripe --state FILE") from error
+    if not as_json:
+        console.print("stopped" if state else "stopped; nothing is kept")
+
+
+def _print_guide(found: Guide, state: str | None) -> None:
+    remembered = state or "in memory, gone with it (--state FILE keeps it)"
+    print_fields([("Stripe stand-in", found.url), ("secret key", found.key), ("state", remembered)])
+    parts = (("client", found.clients), ("card", found.cards), ("control", found.controls))
+    for heading, rows in parts:
+        console.print()
+        print_rows([*rows.items()], {heading: lambda row: row[0], "": lambda row: row[1]}, empty="")
+    console.print("\nCtrl-C ends it", highlight=False)
 
 
 async def _install() -> None:
