@@ -172,11 +172,18 @@ def _discount(one: Redemption, owner: Mapping[str, str | None], moment: Moment) 
 def counted(given: Sequence[Redemption]) -> tuple[Json, ...]:
     """The coupons and codes with one redemption more, to be saved once the redemption stands."""
     return tuple(
-        {**one, "times_redeemed": one["times_redeemed"] + 1}
+        _once_more(one)
         for redemption in given
         for one in (redemption.coupon, redemption.promotion_code)
         if one is not None
     )
+
+
+def _once_more(one: Json) -> Json:
+    times, most = one["times_redeemed"] + 1, one["max_redemptions"]
+    redeemable = "valid" if one["object"] == "coupon" else "active"
+    left = one[redeemable] and (most is None or times < most)
+    return {**one, "times_redeemed": times, redeemable: left}
 
 
 def cuts(discounts: Sequence[Json], amounts: Sequence[int], state: State, now: int) -> tuple[Cut, ...]:

@@ -8,7 +8,7 @@ import pytest
 import stripe
 
 from sandbox.stripe_api.app import Server, serve
-from tests.integration.stripe_tools import client, control
+from tests.integration.stripe_tools import client, control, new_price, open_session, pay
 
 
 @pytest.fixture
@@ -253,3 +253,317 @@ async def test_a_dispute_comes_with_its_card_or_on_request(api: stripe.StripeCli
     with pytest.raises(stripe.InvalidRequestError) as raised:
         await api.v1.refunds.create_async({"payment_intent": by_card.id})
     assert raised.value.code == "charge_disputed"
+
+
+async def new_coupon(api: stripe.StripeClient, code: str, **more: object) -> stripe.PromotionCode:
+    """A promotion code of a coupon of its own: a quarter off for three months unless it says otherwise."""
+    terms: Any = {"percent_off": 25, "duration": "repeating", "duration_in_months": 3, **more}
+    coupon = await api.v1.coupons.create_async(terms)
+    return await api.v1.promotion_codes.create_async(
+        {"promotion": {"type": "coupon", "coupon": coupon.id}, "code": code}
+    )
+
+
+async def one_time_price(api: stripe.StripeClient, amount: int = 1000) -> stripe.Price:
+    return await api.v1.prices.create_async(
+        {"product_data": {"name": "Set-up"}, "currency": "usd", "unit_amount": amount}
+    )
+
+
+async def retrieved(
+    api: stripe.StripeClient, session: stripe.checkout.Session, *expand: str
+) -> stripe.checkout.Session:
+    return await api.v1.checkout.sessions.retrieve_async(session.id, {"expand": list(expand)})
+
+
+@pytest.mark.parametrize(
+    ("card", "refusal"),
+    [
+        ("4242424242424242", None),
+        ("5555555555554444", None),
+        ("378282246310005", None),
+        ("4000000000000341", None),
+        ("4000000000000259", None),
+        ("4000000000000002", "was declined"),
+        ("4000000000009995", "insufficient funds"),
+    ],
+)
+async def test_the_card_typed_on_the_page_decides(
+    api: stripe.StripeClient, card: str, refusal: str | None
+) -> None:
+    price = (await new_price(api)).id
+    paid_now = await open_session(api, price, await new_customer(api))
+    trial = await open_session(
+        api, price, await new_customer(api), subscription_data={"trial_period_days": 3}
+    )
+
+    answers = [await pay(session, card) for session in (paid_now, trial)]
+
+    done = [await retrieved(api, session, "subscription") for session in (paid_now, trial)]
+    if refusal is not None:
+        assert [(one.status_code, refusal in one.text) for one in answers] == [(402, True)] * 2
+        assert [(one.status, one.subscription) for one in done] == [("open", None)] * 2
+        customer = str(done[0].customer)
+        assert (await api.v1.payment_methods.list_async({"customer": customer})).data == []
+        return
+    assert [one.status_code for one in answers] == [303, 303]
+    subscriptions = [one.subscription for one in done if isinstance(one.subscription, stripe.Subscription)]
+    assert [one.status for one in subscriptions] == ["active", "trialing"]
+    assert [one.payment_status for one in done] == ["paid", "no_payment_required"]
+    assert len((await api.v1.disputes.list_async()).data) == card.endswith("0259")
+
+
+@pytest.mark.parametrize("days", [0, 3])
+async def test_the_page_leads_to_authentication_and_back(
+    api: stripe.StripeClient, browser: httpx.AsyncClient, days: int
+) -> None:
+    terms: Any = {"subscription_data": {"trial_period_days": days}} if days else {}
+    session = await open_session(api, (await new_price(api)).id, **terms)
+
+    asked = await pay(session, "4000002500003155", email="ada@example.com", name="Ada")
+    question = await browser.get(asked.headers["location"])
+    failed = await browser.post(asked.headers["location"], data={"outcome": "fail"})
+    between = await retrieved(api, session)
+    passed = await browser.post(asked.headers["location"], data={"outcome": "complete"})
+
+    assert asked.status_code == 303
+    assert "ends in <strong>3155</strong>" in question.text
+    assert (failed.status_code, "unable to authenticate" in failed.text) == (402, True)
+    assert 'value="ada@example.com"' in failed.text
+    assert (between.status, between.subscription) == ("open", None)
+    assert passed.headers["location"] == f"https://app.test/done?session={session.id}"
+    done = await retrieved(api, session, "subscription", "customer")
+    assert isinstance(done.subscription, stripe.Subscription)
+    assert isinstance(done.customer, stripe.Customer)
+    assert (done.subscription.status, done.customer.email) == (
+        "trialing" if days else "active",
+        "ada@example.com",
+    )
+    later = await charge(
+        api, str(done.subscription.default_payment_method), customer=done.customer.id, off_session=True
+    )
+    assert later.status == "succeeded"
+
+
+async def test_another_sessions_card_cannot_be_paid_with(
+    api: stripe.StripeClient, browser: httpx.AsyncClient
+) -> None:
+    price = await new_price(api)
+    mine = await open_session(api, price.id)
+    theirs = await open_session(api, price.id)
+    asked = await pay(theirs, "4000002500003155", email="ada@example.com")
+
+    path = asked.headers["location"].replace(theirs.id, mine.id)
+
+    assert (await browser.post(path, data={"outcome": "complete"})).status_code == 404
+
+
+async def test_something_is_bought_once_by_a_guest(api: stripe.StripeClient) -> None:
+    price = await one_time_price(api)
+    session = await open_session(
+        api, price.id, mode="payment", payment_intent_data={"metadata": {"order": "7"}}
+    )
+
+    declined = await pay(session, "4000000000000002", email="ada@example.com")
+    between = await retrieved(api, session, "payment_intent")
+    paid = await pay(session, email="ada@example.com")
+
+    assert (declined.status_code, paid.status_code) == (402, 303)
+    assert isinstance(between.payment_intent, stripe.PaymentIntent)
+    assert (between.status, between.payment_intent.status) == ("open", "requires_payment_method")
+    done = await retrieved(api, session, "payment_intent.latest_charge")
+    assert (done.status, done.payment_status, done.customer) == ("complete", "paid", None)
+    assert done.customer_details is not None
+    assert done.customer_details.email == "ada@example.com"
+    assert isinstance(done.payment_intent, stripe.PaymentIntent)
+    assert (done.payment_intent.id, done.payment_intent.metadata["order"]) == (between.payment_intent.id, "7")
+    assert isinstance(done.payment_intent.latest_charge, stripe.Charge)
+    assert done.payment_intent.latest_charge.paid
+    assert (await event_types(api))[2:] == [
+        "payment_intent.created",
+        "charge.failed",
+        "payment_intent.payment_failed",
+        "charge.succeeded",
+        "payment_intent.succeeded",
+        "checkout.session.completed",
+    ]
+
+
+async def test_a_set_up_fee_is_due_at_once_though_the_trial_is_free(
+    api: stripe.StripeClient, browser: httpx.AsyncClient
+) -> None:
+    monthly, fee = await new_price(api), await one_time_price(api)
+    session = await open_session(
+        api,
+        monthly.id,
+        await new_customer(api),
+        line_items=[{"price": monthly.id}, {"price": fee.id, "quantity": 2}],
+        subscription_data={"trial_period_days": 3},
+    )
+    assert (session.amount_subtotal, session.amount_total) == (2000, 2000)
+    assert "Due today</th><td>$20.00" in (await browser.get(str(session.url))).text
+
+    await pay(session)
+
+    done = await retrieved(api, session, "invoice", "subscription")
+    assert isinstance(done.subscription, stripe.Subscription)
+    assert isinstance(done.invoice, stripe.Invoice)
+    assert (done.subscription.status, done.payment_status) == ("trialing", "paid")
+    assert len(done.subscription["items"].data) == 1
+    assert done.invoice.amount_paid == 2000
+    assert sorted(line.amount for line in done.invoice.lines.data) == [0, 2000]
+
+
+async def test_a_trial_may_begin_without_a_card(api: stripe.StripeClient, browser: httpx.AsyncClient) -> None:
+    session = await open_session(
+        api,
+        (await new_price(api)).id,
+        await new_customer(api),
+        payment_method_collection="if_required",
+        subscription_data={
+            "trial_period_days": 3,
+            "trial_settings": {"end_behavior": {"missing_payment_method": "pause"}},
+        },
+    )
+    assert "card_number" not in (await browser.get(str(session.url))).text
+
+    assert (await pay(session, "")).status_code == 303
+
+    done = await retrieved(api, session, "subscription")
+    assert isinstance(done.subscription, stripe.Subscription)
+    assert (done.subscription.status, done.subscription.default_payment_method) == ("trialing", None)
+    assert done.subscription.trial_settings is not None
+    assert done.subscription.trial_settings.end_behavior.missing_payment_method == "pause"
+
+
+async def test_a_code_typed_on_the_page_lowers_the_price(
+    api: stripe.StripeClient, browser: httpx.AsyncClient
+) -> None:
+    promotion = await new_coupon(api, "SPRING", max_redemptions=1)
+    price = await new_price(api)
+    session = await open_session(api, price.id, await new_customer(api), allow_promotion_codes=True)
+    other = await open_session(
+        api, price.id, await new_customer(api), discounts=[{"promotion_code": promotion.id}]
+    )
+
+    async def typed(code: str) -> httpx.Response:
+        return await browser.post(
+            str(session.url),
+            data={"action": "apply_code", "promotion_code": code},
+            follow_redirects=True,
+        )
+
+    wrong, right = await typed("WINTER"), await typed(" spring ")
+    assert (wrong.status_code, "This code is invalid." in wrong.text) == (402, True)
+    assert "SPRING: 25% off for 3 months" in right.text
+    assert "Due today</th><td>$21.75" in right.text
+    await browser.post(str(session.url), data={"action": "remove_code"})
+    assert (await retrieved(api, session)).amount_total == 2900
+    await typed("SPRING")
+    assert (await pay(session)).status_code == 303
+
+    done = await retrieved(api, session, "subscription.discounts", "invoice")
+    assert (done.amount_subtotal, done.amount_total) == (2900, 2175)
+    assert done.discounts is not None
+    assert done.discounts[0].promotion_code == promotion.id
+    assert isinstance(done.subscription, stripe.Subscription)
+    discount = done.subscription.discounts[0]
+    assert isinstance(discount, stripe.Discount)
+    assert (discount.promotion_code, discount.end is None) == (promotion.id, False)
+    assert isinstance(done.invoice, stripe.Invoice)
+    assert (done.invoice.total, done.invoice.amount_paid) == (2175, 2175)
+    used = await api.v1.promotion_codes.retrieve_async(promotion.id, {"expand": ["promotion.coupon"]})
+    assert (used.times_redeemed, used.active) == (1, False)
+    assert isinstance(used.promotion.coupon, stripe.Coupon)
+    assert (used.promotion.coupon.times_redeemed, used.promotion.coupon.valid) == (1, False)
+    too_late = await pay(other)
+    assert (too_late.status_code, "not active" in too_late.text) == (402, True)
+
+
+@pytest.mark.parametrize(
+    ("limits", "sentence"),
+    [
+        ({"customer": "other"}, "another customer"),
+        ({"restrictions": {"minimum_amount": 3000, "minimum_amount_currency": "usd"}}, r"at least \$30.00"),
+        ({"restrictions": {"first_time_transaction": True}}, "first purchase"),
+        ({"active": False}, "not active"),
+    ],
+)
+async def test_a_code_is_not_for_everybody(
+    api: stripe.StripeClient, limits: dict[str, object], sentence: str
+) -> None:
+    ada = await new_customer(api)
+    await charge(api, "pm_card_visa", customer=ada)
+    coupon = await api.v1.coupons.create_async({"amount_off": 500, "currency": "usd"})
+    if "customer" in limits:
+        limits = {"customer": await new_customer(api)}
+    params: Any = {"promotion": {"type": "coupon", "coupon": coupon.id}, **limits}
+    promotion = await api.v1.promotion_codes.create_async(params)
+
+    with pytest.raises(stripe.InvalidRequestError, match=sentence) as raised:
+        await open_session(api, (await new_price(api)).id, ada, discounts=[{"promotion_code": promotion.id}])
+
+    assert raised.value.param == "discounts[0][promotion_code]"
+
+
+async def test_an_active_code_is_found_by_its_name_once(api: stripe.StripeClient) -> None:
+    first = await new_coupon(api, "Spring")
+    with pytest.raises(stripe.InvalidRequestError, match="already exists"):
+        await new_coupon(api, "SPRING")
+    await api.v1.promotion_codes.update_async(first.id, {"active": False})
+    second = await new_coupon(api, "spring")
+
+    found = await api.v1.promotion_codes.list_async({"code": "Spring", "active": True})
+
+    assert [one.id for one in found.data] == [second.id]
+
+
+async def test_what_a_mode_cannot_sell_is_refused(api: stripe.StripeClient) -> None:
+    monthly, once = await new_price(api), await one_time_price(api)
+
+    for price, mode in ((monthly, "payment"), (once, "subscription")):
+        with pytest.raises(stripe.InvalidRequestError, match=f"You specified `{mode}` mode"):
+            await open_session(api, price.id, mode=mode)
+    with pytest.raises(stripe.InvalidRequestError, match="can not pass `subscription_data`"):
+        await open_session(api, once.id, mode="payment", subscription_data={"trial_period_days": 3})
+
+
+async def test_a_price_can_be_made_for_one_session(api: stripe.StripeClient) -> None:
+    data = {"currency": "usd", "unit_amount": 700, "product_data": {"name": "Sticker"}}
+    session = await open_session(
+        api, "", mode="payment", line_items=[{"price_data": data, "quantity": 3}], customer_creation="always"
+    )
+
+    await pay(session, email="ada@example.com")
+
+    done = await retrieved(api, session, "line_items", "customer")
+    assert (done.amount_total, done.payment_status) == (2100, "paid")
+    assert isinstance(done.customer, stripe.Customer)
+    assert done.line_items is not None
+    assert (done.line_items.data[0].description, done.line_items.data[0].price is None) == ("Sticker", False)
+
+
+async def test_a_subscription_waits_for_its_holder_and_is_paid_on_the_page(
+    api: stripe.StripeClient, browser: httpx.AsyncClient
+) -> None:
+    ada = await new_customer(api)
+    method = await api.v1.payment_methods.attach_async(
+        "pm_card_authenticationRequiredOnSetup", {"customer": ada}
+    )
+    made = await api.v1.subscriptions.create_async(
+        {
+            "customer": ada,
+            "items": [{"price": (await new_price(api)).id}],
+            "default_payment_method": method.id,
+        }
+    )
+    intent = (await api.v1.payment_intents.list_async({"customer": ada})).data[0]
+    assert (made.status, intent.status) == ("incomplete", "requires_action")
+    assert intent.next_action is not None
+    assert intent.next_action.redirect_to_url is not None
+
+    answer = await browser.post(str(intent.next_action.redirect_to_url.url), data={"outcome": "complete"})
+
+    assert (answer.status_code, "The payment is made" in answer.text) == (200, True)
+    assert (await api.v1.subscriptions.retrieve_async(made.id)).status == "active"
+    assert (await api.v1.invoices.retrieve_async(str(made.latest_invoice))).status == "paid"
