@@ -27,12 +27,16 @@ from sandbox.stripe_api.resources import (
     coupons,
     customers,
     events,
+    invoices,
     payment_intents,
     payment_methods,
     portal,
     products,
+    subscription_items,
     subscriptions,
+    test_clocks,
 )
+from sandbox.stripe_api.timekeeper import catch_up
 from sandbox.stripe_api.web import LARGEST_BODY, BodyTooLargeError, read_body
 
 RETRY_AFTER_SECONDS = 1
@@ -52,6 +56,9 @@ def operations() -> tuple[Operation[Any], ...]:
         *checkout.operations(),
         *coupons.operations(),
         *subscriptions.operations(),
+        *subscription_items.operations(),
+        *invoices.operations(),
+        *test_clocks.operations(),
         *events.operations(),
         *portal.operations(),
     )
@@ -125,6 +132,8 @@ class Api:
         call: idempotency.Call | None,
     ) -> Reply:
         """Answer in one transaction: the change, its events and the kept reply stand or fall together."""
+        base_url = self.base_url or str(request.base_url).rstrip("/")
+        catch_up(self.ledger, base_url)
         now = int(self.ledger.clock())
         request_id = cause.request or ""
         with self.ledger.transaction():
@@ -132,7 +141,6 @@ class Api:
             if known is not None:
                 return known
             params = parse(operation.params, _fields(operation, request, body))
-            base_url = self.base_url or str(request.base_url).rstrip("/")
             moment = Moment(now, new_id, base_url)
             change = operation.run(Asked(request.path_params, params, self.ledger.store, moment))
             self.ledger.commit(change, cause)

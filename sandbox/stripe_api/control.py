@@ -2,19 +2,25 @@
 
 import asyncio
 from dataclasses import dataclass
-from typing import Annotated, TypeVar
+from typing import Annotated, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
+from sandbox.stripe_api.billing.dunning import Settings, settings_in, stored_settings
+from sandbox.stripe_api.billing.forcing import forced
+from sandbox.stripe_api.errors import ApiError
 from sandbox.stripe_api.faults import Faults
 from sandbox.stripe_api.ledger import Ledger, new_id
 from sandbox.stripe_api.objects import Cause, Json
-from sandbox.stripe_api.operation import Change
+from sandbox.stripe_api.operation import Change, Moment
+from sandbox.stripe_api.resources.charges import dispute
 from sandbox.stripe_api.resources.events import with_new_secret
-from sandbox.stripe_api.resources.subscriptions import Status, forced
+from sandbox.stripe_api.resources.payment_intents import authenticated
+from sandbox.stripe_api.resources.subscription_params import Status
+from sandbox.stripe_api.timekeeper import catch_up
 from sandbox.stripe_api.web import BodyTooLargeError, read_body
 
 M = TypeVar("M", bound=BaseModel)
@@ -22,6 +28,7 @@ M = TypeVar("M", bound=BaseModel)
 
 LONGEST_WAIT = 60.0
 DAY = 86400
+LONGEST_ADVANCE = 10 * 366 * DAY
 
 
 class StatusChange(BaseModel):
@@ -30,6 +37,32 @@ class StatusChange(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     status: Status
+
+
+class Authentication(BaseModel):
+    """What a card's holder does when asked whether it is them."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    outcome: Literal["failed", "succeeded"] = "succeeded"
+
+
+class Complaint(BaseModel):
+    """Why a card's holder disputes a charge."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    reason: Literal["duplicate", "fraudulent", "general", "product_not_received", "subscription_canceled"] = (
+        "fraudulent"
+    )
+
+
+class Advance(BaseModel):
+    """How far to put the sandbox's time forward; it never goes back."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    advance_seconds: Annotated[int, Field(ge=0, le=LONGEST_ADVANCE)]
 
 
 class SecretRoll(BaseModel):
@@ -62,11 +95,17 @@ class Control:
             Route("/_sandbox/faults", self._show_faults, methods=["GET"]),
             Route("/_sandbox/faults", self._set_faults, methods=["POST"]),
             Route("/_sandbox/faults", self._clear_faults, methods=["DELETE"]),
+            Route("/_sandbox/clock", self._show_clock, methods=["GET"]),
+            Route("/_sandbox/clock", self._advance, methods=["POST"]),
+            Route("/_sandbox/settings", self._show_settings, methods=["GET"]),
+            Route("/_sandbox/settings", self._set_settings, methods=["POST"]),
             Route("/_sandbox/deliveries", self._deliveries, methods=["GET"]),
             Route("/_sandbox/idle", self._idle, methods=["GET"]),
             Route("/_sandbox/webhook_endpoints/{endpoint}/roll_secret", self._roll_secret, methods=["POST"]),
             Route("/_sandbox/events/{event}/resend", self._resend, methods=["POST"]),
             Route("/_sandbox/subscriptions/{subscription}", self._force, methods=["POST"]),
+            Route("/_sandbox/payment_intents/{intent}/authenticate", self._authenticate, methods=["POST"]),
+            Route("/_sandbox/charges/{charge}/dispute", self._dispute, methods=["POST"]),
         ]
 
     async def _health(self, _: Request) -> Response:
@@ -144,9 +183,68 @@ class Control:
             subscription = self._found("subscription", request.path_params["subscription"])
             if subscription is None:
                 return _refusal(404, "There is no such subscription.")
-            change = forced(subscription, wanted.status, self.ledger.store, int(self.ledger.clock()))
+            moment = Moment(int(self.ledger.clock()), new_id, _base_url(request))
+            change = forced(subscription, wanted.status, self.ledger.store, moment)
             self.ledger.commit(change, Cause())
         return JSONResponse(change.answer)
+
+    async def _authenticate(self, request: Request) -> Response:
+        wanted = await _body(request, Authentication)
+        if isinstance(wanted, Response):
+            return wanted
+        with self.ledger.transaction():
+            intent = self._found("payment_intent", request.path_params["intent"])
+            if intent is None or intent["status"] != "requires_action":
+                return _refusal(404, "There is no such payment intent that waits for authentication.")
+            passed = wanted.outcome == "succeeded"
+            change = authenticated(intent, self.ledger.store, self._moment(), passed=passed)
+            self.ledger.commit(change, Cause())
+        return JSONResponse(change.answer)
+
+    async def _dispute(self, request: Request) -> Response:
+        wanted = await _body(request, Complaint)
+        if isinstance(wanted, Response):
+            return wanted
+        with self.ledger.transaction():
+            charge = self._found("charge", request.path_params["charge"])
+            if charge is None:
+                return _refusal(404, "There is no such charge.")
+            try:
+                change = dispute(charge, wanted.reason, self.ledger.store, self._moment())
+            except ApiError as error:
+                return _refusal(409, str(error))
+            self.ledger.commit(change, Cause())
+        return JSONResponse(change.answer)
+
+    def _moment(self) -> Moment:
+        return Moment(int(self.ledger.clock()), new_id, "")
+
+    async def _show_clock(self, _: Request) -> Response:
+        return JSONResponse({"now": int(self.ledger.clock())})
+
+    async def _advance(self, request: Request) -> Response:
+        """Put the sandbox's time forward, and let happen what is due by then."""
+        wanted = await _body(request, Advance)
+        if isinstance(wanted, Response):
+            return wanted
+        with self.ledger.transaction():
+            self.ledger.advance(wanted.advance_seconds)
+        catch_up(self.ledger, _base_url(request))
+        return JSONResponse({"now": int(self.ledger.clock())})
+
+    async def _show_settings(self, _: Request) -> Response:
+        return JSONResponse(settings_in(self.ledger.store).model_dump())
+
+    async def _set_settings(self, request: Request) -> Response:
+        """Those named change, the others stay."""
+        given = await _body(request, Settings)
+        if isinstance(given, Response):
+            return given
+        changes = given.model_dump(include=given.model_fields_set)
+        with self.ledger.transaction():
+            settings = settings_in(self.ledger.store).model_copy(update=changes)
+            self.ledger.store.put(stored_settings(settings))
+        return JSONResponse(settings.model_dump())
 
     def _found(self, kind: str, object_id: str) -> Json | None:
         candidate = self.ledger.store.find(object_id)
@@ -160,6 +258,10 @@ async def _body(request: Request, model: type[M]) -> M | Response:
         return _refusal(413, "The body is too large.")
     except ValidationError as error:
         return _refusal(400, _sentence(error))
+
+
+def _base_url(request: Request) -> str:
+    return str(request.base_url).rstrip("/")
 
 
 def _sentence(error: ValidationError) -> str:

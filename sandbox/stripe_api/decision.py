@@ -7,7 +7,7 @@ from sandbox.stripe_api.errors import ApiError
 from sandbox.stripe_api.objects import Json
 from sandbox.stripe_api.operation import Change, Draft, difference
 from sandbox.stripe_api.present import shown
-from sandbox.stripe_api.store import Page, Query, State, label_of
+from sandbox.stripe_api.store import Page, Query, State, created_of, label_of
 
 
 class Decided(Protocol):
@@ -87,6 +87,6 @@ def _matches(one: Json, query: Query) -> bool:
     return (
         one["object"] == query.kind
         and query.label in (None, label_of(one))
-        and query.since <= one["created"] <= query.until
+        and query.since <= created_of(one) <= query.until
         and query.keep(one)
     )

@@ -74,8 +74,14 @@ class Ledger:
             yield
         self.bell.ring()
 
-    def commit(self, change: Change, cause: Cause) -> None:
-        """Carry out a change: store its objects, make its events and plan their deliveries."""
+    def commit(self, change: Change, cause: Cause, at: int | None = None) -> None:
+        """Carry out a change: store its objects, make its events and plan their deliveries.
+
+        Args:
+            change: what was decided.
+            cause: the request that it answers, if any.
+            at: when its events happened, Unix seconds; None for now.
+        """
         if not (change.saved or change.removed or change.events):
             return
         now = self.clock()
@@ -88,7 +94,8 @@ class Ledger:
             data: Json = {"object": draft.subject}
             if draft.previous is not None:
                 data["previous_attributes"] = draft.previous
-            events.append(objects.event(new_id("evt"), int(now), draft.kind, data, cause))
+            happened = int(now) if at is None else at
+            events.append(objects.event(new_id("evt"), happened, draft.kind, data, cause))
         endpoints = every(self.store, Query("webhook_endpoint"), MOST_ENDPOINTS)
         deliveries, remaining = planned(events, endpoints, self.outbox.faults(), now)
         self.outbox.add(deliveries, now)

@@ -22,6 +22,17 @@ def period_end(start: int, interval: Interval, count: int) -> int:
     return int(ending.timestamp())
 
 
+def next_end(anchor: int, after: int, interval: Interval, count: int) -> int:
+    """The first whole number of periods from `anchor` that ends later than `after`, Unix seconds.
+
+    Counted from the anchor each time, so that the 31st comes back after a shorter month.
+    """
+    periods = 1
+    while (ending := period_end(anchor, interval, count * periods)) <= after:
+        periods += 1
+    return ending
+
+
 def _later_month(moment: datetime, months: int) -> datetime:
     index = moment.year * 12 + moment.month - 1 + months
     year, month = index // 12, index % 12 + 1

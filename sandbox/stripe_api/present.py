@@ -1,5 +1,6 @@
 """What an answer shows of a stored object: included sub-objects, and those the caller asked to expand."""
 
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from sandbox.stripe_api.errors import ApiError
@@ -28,9 +29,20 @@ _EXPANDABLE = {
     "discount": {"customer", "promotion_code"},
     "discount.source": {"coupon"},
     "dispute": {"charge", "payment_intent"},
-    "invoice": {"customer", "default_payment_method", "discounts"},
+    "invoice": {
+        "confirmation_secret",
+        "customer",
+        "default_payment_method",
+        "discounts",
+        "payments",
+        "test_clock",
+    },
     "invoice.parent.subscription_details": {"subscription"},
     "invoice.total_discount_amounts": {"discount"},
+    "invoice_payment": {"invoice"},
+    "invoice_payment.payment": {"payment_intent"},
+    "invoiceitem": {"customer", "discounts", "invoice", "test_clock"},
+    "line_item": {"discounts"},
     "payment_intent": {"customer", "latest_charge", "payment_method"},
     "payment_method": {"customer"},
     "price": {"product"},
@@ -125,15 +137,9 @@ def _deeper(value: object, segments: list[str], state: State, path: str, place: 
 
 def _fetched(node: Json, name: str, state: State) -> object:
     value = node.get(name)
-    place = (node.get("object"), name)
-    if place == ("billing_portal.configuration", "features"):
-        return _stored(node, state)["features"]
-    if place == ("checkout.session", "line_items"):
-        return value or line_items(_stored(node, state), state)
-    if place == ("customer", "subscriptions"):
-        return value or _subscriptions(node, state)
-    if place == ("charge", "refunds"):
-        return value or _refunds(node, state)
+    included = _INCLUDED.get((node.get("object", ""), name))
+    if included is not None:
+        return value or included(node, state)
     if isinstance(value, list):
         return [_named(one, state) for one in value]
     return _named(value, state)
@@ -156,9 +162,35 @@ def _stored(node: Json, state: State) -> Json:
     return found
 
 
+def _payments(invoice: Json, state: State) -> Json:
+    """What was to pay an invoice, the newest first."""
+    found = every(state, Query("invoice_payment", label=invoice["id"]), MOST_INCLUDED)
+    return list_of([shown(one, state) for one in found], f"/v1/invoice_payments?invoice={invoice['id']}")
+
+
+def _confirmation_secret(invoice: Json, state: State) -> Json | None:
+    """What a page in the browser confirms an invoice's payment with."""
+    for payment in every(state, Query("invoice_payment", label=invoice["id"]), 1):
+        intent = state.find(payment["payment"]["payment_intent"])
+        if intent is not None:
+            return {"client_secret": intent["client_secret"], "type": "payment_intent"}
+    return None
+
+
 def _subscriptions(customer: Json, state: State) -> Json:
     live = Query("subscription", label=customer["id"], keep=lambda found: found["status"] != "canceled")
     found = every(state, live, MOST_INCLUDED + 1)
     shown_ones = [shown(one, state) for one in found[:MOST_INCLUDED]]
     url = f"/v1/customers/{customer['id']}/subscriptions"
     return list_of(shown_ones, url, has_more=len(found) > MOST_INCLUDED)
+
+
+_INCLUDED: Mapping[tuple[str, str], Callable[[Json, State], object]] = {
+    ("billing_portal.configuration", "features"): lambda one, state: _stored(one, state)["features"],
+    ("charge", "refunds"): _refunds,
+    ("checkout.session", "line_items"): lambda one, state: line_items(_stored(one, state), state),
+    ("customer", "subscriptions"): _subscriptions,
+    ("invoice", "confirmation_secret"): _confirmation_secret,
+    ("invoice", "payments"): _payments,
+}
+"""What is made for an answer that expands it, by kind and field."""

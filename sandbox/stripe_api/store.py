@@ -105,7 +105,7 @@ class Store:
                 found["id"],
                 found["object"],
                 label_of(found),
-                found.get("_created") or found["created"],
+                created_of(found),
                 clock_of(found),
                 due_at(found),
                 json.dumps(found),
@@ -170,6 +170,12 @@ def label_of(found: Json) -> str | None:
     """The value an object's kind is filtered by."""
     label: str | None = found.get(_LABEL.get(found["object"], ""))
     return label
+
+
+def created_of(found: Json) -> int:
+    """When an object was made, Unix seconds."""
+    created: int = found["_created"] if "_created" in found else found["created"]
+    return created
 
 
 def every(state: State, query: Query, most: int) -> Sequence[Json]:

@@ -50,7 +50,8 @@ def _milestones(subscription: Json) -> list[tuple[int, Milestone]]:
 
 def period_end_of(subscription: Json) -> int:
     """When the first of a subscription's items is due again."""
-    return min(item["current_period_end"] for item in subscription["items"]["data"])
+    ends: list[int] = [item["current_period_end"] for item in subscription["items"]["data"]]
+    return min(ends)
 
 
 def due_at(found: Json) -> int | None:

@@ -41,10 +41,13 @@ from sandbox.stripe_api.objects.events import (
 )
 from sandbox.stripe_api.objects.invoices import (
     Bill,
-    Billed,
     BillingReason,
+    BillLine,
+    invoice,
+    invoice_item,
     invoice_line,
-    paid_invoice,
+    invoice_payment,
+    waiting_line,
 )
 from sandbox.stripe_api.objects.payments import (
     card,
@@ -55,15 +58,20 @@ from sandbox.stripe_api.objects.portal import (
     portal_session,
 )
 from sandbox.stripe_api.objects.subscriptions import (
+    INCOMPLETE_SECONDS,
     Period,
     subscription,
     subscription_item,
 )
+from sandbox.stripe_api.objects.test_clocks import (
+    test_clock,
+)
 
 __all__ = [
     "API_VERSION",
+    "INCOMPLETE_SECONDS",
     "Bill",
-    "Billed",
+    "BillLine",
     "BillingReason",
     "Cause",
     "Json",
@@ -78,9 +86,11 @@ __all__ = [
     "discount",
     "dispute",
     "event",
+    "invoice",
+    "invoice_item",
     "invoice_line",
+    "invoice_payment",
     "list_of",
-    "paid_invoice",
     "payment_intent",
     "payment_method",
     "portal_configuration",
@@ -93,5 +103,7 @@ __all__ = [
     "session_item",
     "subscription",
     "subscription_item",
+    "test_clock",
+    "waiting_line",
     "webhook_endpoint",
 ]

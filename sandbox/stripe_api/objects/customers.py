@@ -36,5 +36,5 @@ def customer(customer_id: str, now: int, given: Mapping[str, Any]) -> Json:
         "preferred_locales": [],
         "shipping": None,
         "tax_exempt": "none",
-        "test_clock": None,
+        "test_clock": given.get("test_clock"),
     }

@@ -1,10 +1,9 @@
-"""Invoices and their lines."""
+"""Invoices, their lines and payments, and what waits for the next invoice."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from sandbox.stripe_api.objects.catalogue import Line
 from sandbox.stripe_api.objects.common import Json, list_of
 from sandbox.stripe_api.objects.subscriptions import Period
 
@@ -13,34 +12,61 @@ BillingReason = Literal["subscription_create", "subscription_cycle", "subscripti
 
 @dataclass(frozen=True)
 class Bill:
-    """What an invoice is about."""
+    """What an invoice is about.
+
+    Attributes:
+        subscription: as it is.
+        period: what the invoice covers of items that were added on the way.
+    """
 
     customer: Json
-    subscription: str
-    metadata: Mapping[str, str]
-    currency: str
+    subscription: Json
     reason: BillingReason
+    period: Period
 
 
-def paid_invoice(invoice_id: str, now: int, bill: Bill, lines: Sequence[Json]) -> Json:
-    """An invoice that was paid as it was made; zero when a trial begins."""
-    total = sum(line["amount"] for line in lines)
+@dataclass(frozen=True)
+class BillLine:
+    """What is billed: a period of a subscription's item, the proration of one, or something bought once.
+
+    Attributes:
+        amount: in the currency's smallest unit; less than zero for a credit.
+        unit_amount: the price of one; zero in a trial.
+        item: the subscription's item; None for what is bought once.
+        invoice_item: what it was waiting as, if it was.
+    """
+
+    description: str
+    amount: int
+    unit_amount: int
+    quantity: int
+    price: str
+    product: str
+    item: str | None
+    period: Period
+    proration: bool = False
+    invoice_item: str | None = None
+
+
+def invoice(invoice_id: str, now: int, bill: Bill, lines: Sequence[Json]) -> Json:
+    """A draft that asks for nothing yet."""
+    subscription = bill.subscription
     return {
         "id": invoice_id,
         "object": "invoice",
         "account_country": "US",
         "account_name": "Stripe stand-in",
         "account_tax_ids": None,
-        "amount_due": total,
+        "amount_due": 0,
         "amount_overpaid": 0,
-        "amount_paid": total,
+        "amount_paid": 0,
         "amount_paid_off_stripe": 0,
         "amount_remaining": 0,
         "amount_shipping": 0,
         "application": None,
-        "attempt_count": 1 if total else 0,
-        "attempted": True,
-        "auto_advance": False,
+        "attempt_count": 0,
+        "attempted": False,
+        "auto_advance": True,
         "automatic_tax": {
             "disabled_reason": None,
             "enabled": False,
@@ -52,7 +78,7 @@ def paid_invoice(invoice_id: str, now: int, bill: Bill, lines: Sequence[Json]) -
         "billing_reason": bill.reason,
         "collection_method": "charge_automatically",
         "created": now,
-        "currency": bill.currency,
+        "currency": subscription["currency"],
         "custom_fields": None,
         "customer": bill.customer["id"],
         "customer_account": None,
@@ -69,8 +95,8 @@ def paid_invoice(invoice_id: str, now: int, bill: Bill, lines: Sequence[Json]) -
         "description": None,
         "discounts": [],
         "due_date": None,
-        "effective_at": now,
-        "ending_balance": 0,
+        "effective_at": None,
+        "ending_balance": None,
         "footer": None,
         "from_invoice": None,
         "hosted_invoice_url": None,
@@ -82,11 +108,14 @@ def paid_invoice(invoice_id: str, now: int, bill: Bill, lines: Sequence[Json]) -
         "livemode": False,
         "metadata": {},
         "next_payment_attempt": None,
-        "number": f"{bill.customer['invoice_prefix']}-{bill.customer['next_invoice_sequence']:04}",
+        "number": None,
         "on_behalf_of": None,
         "parent": {
             "quote_details": None,
-            "subscription_details": {"metadata": dict(bill.metadata), "subscription": bill.subscription},
+            "subscription_details": {
+                "metadata": dict(subscription["metadata"]),
+                "subscription": subscription["id"],
+            },
             "type": "subscription_details",
         },
         "payment_settings": {
@@ -94,8 +123,8 @@ def paid_invoice(invoice_id: str, now: int, bill: Bill, lines: Sequence[Json]) -
             "payment_method_options": None,
             "payment_method_types": None,
         },
-        "period_end": now,
-        "period_start": now,
+        "period_end": bill.period.end,
+        "period_start": bill.period.start,
         "post_payment_credit_notes_amount": 0,
         "pre_payment_credit_notes_amount": 0,
         "receipt_number": None,
@@ -104,72 +133,135 @@ def paid_invoice(invoice_id: str, now: int, bill: Bill, lines: Sequence[Json]) -
         "shipping_details": None,
         "starting_balance": 0,
         "statement_descriptor": None,
-        "status": "paid",
+        "status": "draft",
         "status_transitions": {
-            "finalized_at": now,
+            "finalized_at": None,
             "marked_uncollectible_at": None,
-            "paid_at": now,
+            "paid_at": None,
             "voided_at": None,
         },
-        "subtotal": total,
-        "subtotal_excluding_tax": total,
-        "test_clock": None,
-        "total": total,
+        "subtotal": 0,
+        "subtotal_excluding_tax": 0,
+        "test_clock": subscription["test_clock"],
+        "total": 0,
         "total_discount_amounts": [],
-        "total_excluding_tax": total,
+        "total_excluding_tax": 0,
         "total_pretax_credit_amounts": [],
         "total_taxes": [],
         "webhooks_delivered_at": now,
     }
 
 
-@dataclass(frozen=True)
-class Billed:
-    """The subscription item an invoice's line is for."""
-
-    invoice: str
-    subscription: str
-    item: str
-    period: Period
-    trial: bool
-
-
-def invoice_line(line_id: str, line: Line, billed: Billed, currency: str) -> Json:
-    """A line of an invoice; costs nothing in a trial."""
-    amount = 0 if billed.trial else line.amount
+def invoice_line(line_id: str, invoice_id: str, line: BillLine, subscription: Json) -> Json:
+    """A line of a subscription's invoice."""
     return {
         "id": line_id,
         "object": "line_item",
-        "amount": amount,
-        "currency": currency,
-        "description": f"Trial period for {line.description}" if billed.trial else line.description,
+        "amount": line.amount,
+        "currency": subscription["currency"],
+        "description": line.description,
         "discount_amounts": [],
-        "discountable": True,
+        "discountable": not line.proration,
         "discounts": [],
-        "invoice": billed.invoice,
+        "invoice": invoice_id,
         "livemode": False,
-        "metadata": {},
-        "parent": {
-            "invoice_item_details": None,
-            "subscription_item_details": {
-                "invoice_item": None,
-                "proration": False,
-                "proration_details": {"credited_items": None},
-                "subscription": billed.subscription,
-                "subscription_item": billed.item,
-            },
-            "type": "subscription_item_details",
-        },
-        "period": {"start": billed.period.start, "end": billed.period.end},
+        "metadata": dict(subscription["metadata"]),
+        "parent": _parent(line, subscription),
+        "period": {"start": line.period.start, "end": line.period.end},
         "pretax_credit_amounts": [],
-        "pricing": {
-            "price_details": {"price": line.price, "product": line.product},
-            "type": "price_details",
-            "unit_amount_decimal": "0" if billed.trial else str(line.unit_amount),
-        },
+        "pricing": _pricing(line),
         "quantity": line.quantity,
         "quantity_decimal": str(line.quantity),
-        "subscription": billed.subscription,
-        "subtotal": amount,
+        "subscription": subscription["id"],
+        "subtotal": line.amount,
         "taxes": [],
+    }
+
+
+def _parent(line: BillLine, subscription: Json) -> Json:
+    details = {
+        "invoice_item": line.invoice_item,
+        "proration": line.proration,
+        "proration_details": {"credited_items": None},
+        "subscription": subscription["id"],
+    }
+    kind = "invoice_item_details" if line.item is None else "subscription_item_details"
+    parents: Json = {"invoice_item_details": None, "subscription_item_details": None, "type": kind}
+    return {**parents, kind: details if line.item is None else {**details, "subscription_item": line.item}}
+
+
+def invoice_item(item_id: str, now: int, line: BillLine, subscription: Json) -> Json:
+    """A proration, or something bought once, that waits for its subscription's next invoice."""
+    return {
+        "id": item_id,
+        "object": "invoiceitem",
+        # Stripe's object calls it `date`; the store orders by this.
+        "_created": now,
+        "amount": line.amount,
+        "currency": subscription["currency"],
+        "customer": subscription["customer"],
+        "customer_account": None,
+        "date": now,
+        "description": line.description,
+        "discountable": not line.proration,
+        "discounts": [],
+        "invoice": None,
+        "livemode": False,
+        "metadata": {},
+        "net_amount": line.amount,
+        "parent": {
+            "subscription_details": {"subscription": subscription["id"], "subscription_item": line.item},
+            "type": "subscription_details",
+        },
+        "period": {"start": line.period.start, "end": line.period.end},
+        "pricing": _pricing(line),
+        "proration": line.proration,
+        "proration_details": {"discount_amounts": []},
+        "quantity": line.quantity,
+        "quantity_decimal": str(line.quantity),
+        "tax_rates": [],
+        "test_clock": subscription["test_clock"],
+    }
+
+
+def _pricing(line: BillLine) -> Json:
+    return {
+        "price_details": {"price": line.price, "product": line.product},
+        "type": "price_details",
+        "unit_amount_decimal": str(line.unit_amount),
+    }
+
+
+def waiting_line(item: Json) -> BillLine:
+    """The line that an invoice item becomes."""
+    details: Mapping[str, str] = item["pricing"]["price_details"]
+    return BillLine(
+        description=item["description"],
+        amount=item["amount"],
+        unit_amount=int(item["pricing"]["unit_amount_decimal"]),
+        quantity=item["quantity"],
+        price=details["price"],
+        product=details["product"],
+        item=item["parent"]["subscription_details"]["subscription_item"],
+        period=Period(item["period"]["start"], item["period"]["end"]),
+        proration=item["proration"],
+        invoice_item=item["id"],
+    )
+
+
+def invoice_payment(payment_id: str, now: int, invoice: Json, intent: str) -> Json:
+    """The payment intent that is to pay an invoice."""
+    return {
+        "id": payment_id,
+        "object": "invoice_payment",
+        "amount_paid": None,
+        "amount_requested": invoice["amount_due"],
+        "created": now,
+        "currency": invoice["currency"],
+        "invoice": invoice["id"],
+        "is_default": True,
+        "livemode": False,
+        "payment": {"payment_intent": intent, "type": "payment_intent"},
+        "status": "open",
+        "status_transitions": {"canceled_at": None, "paid_at": None},
     }

@@ -6,7 +6,6 @@ from typing import Any
 
 from sandbox.stripe_api.objects.common import Json, list_of
 
-
 INCOMPLETE_SECONDS = 23 * 3600
 """How long a first payment may take: https://docs.stripe.com/billing/subscriptions/overview."""
 
@@ -90,10 +89,14 @@ class Period:
 
 
 def subscription_item(item_id: str, now: int, given: Mapping[str, Any], period: Period) -> Json:
-    """An item; `given` holds subscription, price and quantity."""
+    """An item; `given` holds subscription, price, quantity and anchor.
+
+    `_anchor` is where its periods are counted from, Unix seconds.
+    """
     return {
         "id": item_id,
         "object": "subscription_item",
+        "_anchor": given["anchor"],
         "billing_thresholds": None,
         "created": now,
         "current_period_end": period.end,

@@ -1,10 +1,14 @@
 """Customers."""
 
+from dataclasses import replace
 from typing import Any
 
 from pydantic import Field
 
 from sandbox.stripe_api import objects
+from sandbox.stripe_api.billing.ending import customer_deleted
+from sandbox.stripe_api.clocks import in_time_of
+from sandbox.stripe_api.decision import Decision
 from sandbox.stripe_api.operation import (
     Asked,
     Change,
@@ -12,7 +16,6 @@ from sandbox.stripe_api.operation import (
     Operation,
     found,
     listing,
-    retrieval,
     update,
     updated,
 )
@@ -25,6 +28,7 @@ from sandbox.stripe_api.params import (
     Params,
     Text,
 )
+from sandbox.stripe_api.present import shown
 from sandbox.stripe_api.store import Query
 
 
@@ -40,6 +44,7 @@ class CustomerCreate(Params):
     name: ClearableText = None
     phone: ClearableText = None
     metadata: Metadata = Field(default_factory=dict)
+    test_clock: Text | None = None
 
 
 class CustomerUpdate(Params):
@@ -57,11 +62,15 @@ class CustomerList(DatedListParams):
     """A page of customers."""
 
     email: Text | None = None
+    test_clock: Text | None = None
 
 
 def _create(asked: Asked[CustomerCreate]) -> Change:
-    moment = asked.moment
-    new = objects.customer(moment.new_id("cus"), moment.now, asked.params.model_dump())
+    params, moment = asked.params, asked.moment
+    if params.test_clock is not None:
+        clock = found(asked.state, "test_helpers.test_clock", params.test_clock, "test_clock")
+        moment = replace(moment, now=clock["frozen_time"])
+    new = objects.customer(moment.new_id("cus"), moment.now, params.model_dump())
     return Change(new, (new,), (Draft("customer.created", new),))
 
 
@@ -77,13 +86,33 @@ def _update(asked: Asked[CustomerUpdate]) -> Change:
     return update("customer", old, new, asked.state)
 
 
+def _retrieve(asked: Asked[Params]) -> Change:
+    """A customer; of a deleted one, that it is."""
+    state = asked.state
+    stored = state.find(asked.ids["customer"])
+    if stored is not None and stored.get("deleted"):
+        return Change(shown(stored, state))
+    return Change(shown(found(state, "customer", asked.ids["customer"]), state))
+
+
+def _delete(asked: Asked[Params]) -> Change:
+    old = found(asked.state, "customer", asked.ids["customer"])
+    decision = Decision(asked.state)
+    customer_deleted(decision, old, in_time_of(old, asked.state, asked.moment))
+    return decision.change({"id": old["id"], "object": "customer", "deleted": True})
+
+
 def _customers(asked: Asked[CustomerList]) -> Query:
-    email, created = asked.params.email, asked.params.created
+    params = asked.params
     return Query(
         "customer",
-        since=created.first(),
-        until=created.last(),
-        keep=lambda one: email is None or one["email"] == email,
+        since=params.created.first(),
+        until=params.created.last(),
+        keep=lambda one: (
+            not one.get("deleted")
+            and params.email in (None, one["email"])
+            and params.test_clock in (None, one["test_clock"])
+        ),
     )
 
 
@@ -92,6 +121,7 @@ def operations() -> tuple[Operation[Any], ...]:
     return (
         Operation("POST", "/v1/customers", CustomerCreate, _create),
         listing("/v1/customers", CustomerList, _customers),
-        retrieval("/v1/customers/{customer}", "customer"),
+        Operation("GET", "/v1/customers/{customer}", Params, _retrieve),
         Operation("POST", "/v1/customers/{customer}", CustomerUpdate, _update),
+        Operation("DELETE", "/v1/customers/{customer}", Params, _delete),
     )

@@ -1,0 +1,43 @@
+"""Time passes in the ledger: whatever is due happens, one thing after another, each at its own time."""
+
+from sandbox.stripe_api.billing.passing import arrived, passed
+from sandbox.stripe_api.ledger import Ledger, new_id
+from sandbox.stripe_api.objects import Cause, Json
+from sandbox.stripe_api.operation import Moment
+from sandbox.stripe_api.store import Query, every
+
+MOST_STEPS = 1_000_000
+"""In one catching up; more would be an object that time changes without end."""
+MOST_CLOCKS = 1000
+
+
+def catch_up(ledger: Ledger, base_url: str) -> None:
+    """Let everything happen that is due by now, also for test clocks that are advancing.
+
+    Args:
+        ledger: no transaction may be under way in it; each step has its own.
+        base_url: where the hosted pages are.
+    """
+    _run(ledger, None, int(ledger.clock()), base_url)
+    for clock in every(ledger.store, Query("test_helpers.test_clock", label="advancing"), MOST_CLOCKS):
+        target = clock["status_details"]["advancing"]["target_frozen_time"]
+        _run(ledger, clock["id"], target, base_url)
+        with ledger.transaction():
+            ledger.commit(arrived(clock), Cause())
+
+
+def _run(ledger: Ledger, clock: str | None, until: int, base_url: str) -> None:
+    for _ in range(MOST_STEPS):
+        due = ledger.store.next_due(clock, until)
+        if due is None:
+            return
+        _step(ledger, clock, due, base_url)
+    raise RuntimeError(f"more than {MOST_STEPS} things were due until {until}: the last was {due}")
+
+
+def _step(ledger: Ledger, clock: str | None, due: tuple[int, Json], base_url: str) -> None:
+    at, one = due
+    with ledger.transaction():
+        change = passed(one, ledger.store, Moment(at, new_id, base_url))
+        # A test clock moves its objects, not the time at which the world hears of them.
+        ledger.commit(change, Cause(), at=at if clock is None else None)
