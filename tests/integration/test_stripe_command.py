@@ -59,7 +59,7 @@ def test_it_says_how_to_use_it_and_ends_at_ctrl_c(tmp_path: Path) -> None:
 async def test_what_cannot_be_had_is_one_sentence_and_a_remedy(words: tuple[str, ...], remedy: str) -> None:
     async with serve() as taken:
         port = taken.url.rpartition(":")[2]
-        command = [BERTH, "sandbox", "stripe", *(word.format(port=port) for word in words)]
+        command = [str(BERTH), "sandbox", "stripe", *(word.format(port=port) for word in words)]
         done = subprocess.run(command, capture_output=True, text=True, timeout=30, check=False)  # noqa: ASYNC221
     assert done.returncode == 1
     assert re.fullmatch(r"error: [^\n]+\nremedy: [^\n]+\n", done.stderr), done.stderr

@@ -312,6 +312,28 @@ async def test_a_card_that_wants_authentication_asks_for_it_first() -> None:
         assert "•••• 3155" in await one.do(address, "/card", **card, authenticated="yes")
 
 
+async def test_an_open_invoice_is_paid_with_a_new_card() -> None:
+    async with shop() as one:
+        await one.do(await one.visit(), "/card", card_number="4000 0000 0000 0341")
+        await control(one.url, "POST", "clock", {"advance_seconds": 32 * 86400})
+        address = await one.visit()
+        assert "Payment failed" in texts((await one.browser.get(address)).text)
+        (owed,) = (await one.api.v1.invoices.list_async({"customer": one.customer, "status": "open"})).data
+
+        refused = await one.browser.post(f"{address}/invoices/{owed.id}/pay")
+        assert refused.status_code == 402
+        assert "Your card was declined." in texts(refused.text)
+
+        await one.do(address, "/card", card_number="4242 4242 4242 4242")
+        page = await one.do(address, f"/invoices/{owed.id}/pay")
+
+        assert "Renews on" in texts(page)
+        assert (await one.now()).status == "active"
+        assert (await one.api.v1.invoices.retrieve_async(owed.id)).status == "paid"
+        other = (await bought(one.api, await new_price(one.api, "other"))).latest_invoice
+        assert (await one.browser.post(f"{address}/invoices/{other}/pay")).status_code == 402
+
+
 async def test_details_are_edited_as_far_as_the_configuration_lets() -> None:
     async with shop() as one:
         address = await one.visit(
