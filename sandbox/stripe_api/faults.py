@@ -28,6 +28,7 @@ class Faults(BaseModel):
             deliveries of different changes too.
         drop: how many of the next deliveries are never made.
         chance: how likely a delivery is to be hit by the faults above; 1 for all of them.
+        endpoint: the only one whose deliveries they hit; None for all of them.
         seed: of the next random choice; grows with each change, so that setting it repeats a run.
         reorder: whether one change's deliveries are made last first.
         tamper: whether bodies are altered after they were signed.
@@ -44,6 +45,7 @@ class Faults(BaseModel):
     shuffle_seconds: Annotated[float, Field(ge=0, le=3 * 86400)] = 0.0
     drop: Calls = 0
     chance: Annotated[float, Field(ge=0, le=1)] = 1.0
+    endpoint: str | None = None
     seed: Annotated[int, Field(ge=0)] = 0
     reorder: bool = False
     tamper: bool = False
@@ -84,7 +86,7 @@ def planned(
     to_drop = faults.drop
     for position, (event, target) in enumerate(pairs):
         late = REORDER_GAP * (len(pairs) - 1 - position) if faults.reorder else 0.0
-        if dice.random() >= faults.chance:
+        if faults.endpoint not in (None, target) or dice.random() >= faults.chance:
             plan.append(Planned(event, target, "pending", now + late))
         elif to_drop:
             to_drop -= 1
