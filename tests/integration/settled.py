@@ -28,7 +28,10 @@ async def instances(pool: Pool) -> list[Instance]:
             "SELECT id, slug, generation, paid_at IS NOT NULL, phase, delete_at, spec"
             "  FROM instance ORDER BY created_at"
         )
-        return [Instance(*columns, SPEC.validate_python(spec)) async for *columns, spec in found]
+        return [
+            Instance(id_, slug, generation, paid, phase, delete_at, SPEC.validate_python(spec))
+            async for id_, slug, generation, paid, phase, delete_at, spec in found
+        ]
 
 
 async def only(pool: Pool) -> Instance:

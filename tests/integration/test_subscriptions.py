@@ -228,7 +228,8 @@ async def test_quantities_and_add_ons_raise_limits_and_a_year_is_the_same_as_a_m
     plan = held.to_dict()["items"]["data"][0]["id"]
 
     async def change(*items: dict[str, Any]) -> tuple[int, object]:
-        await shop.official.v1.subscriptions.update_async(subscription, {"items": list(items)})  # type: ignore[typeddict-item]
+        changes: Any = {"items": list(items)}
+        await shop.official.v1.subscriptions.update_async(subscription, changes)
         assert (await shop.settle(subscription, handler)).last_error is None
         instance = await only(pool)
         return instance.generation, instance.spec.limits["notes"]

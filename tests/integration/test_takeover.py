@@ -7,7 +7,7 @@ import pytest
 
 from catalogue.loader import load_catalogue
 from provisioner.contract.ids import FREE_PREFIX
-from provisioner.contract.queue import Kind
+from provisioner.contract.queue import Kind, hold
 from provisioner.contract.spec import Desired
 from provisioner.queue_view import QueueRow, State
 from provisioner.subscriptions import SubscriptionHandler
@@ -147,9 +147,10 @@ async def test_nothing_of_another_customer_or_product_is_taken_over(
     assert [held.spec.desired for held in await instances(pool)] == [Desired.SUSPENDED, Desired.RUNNING]
 
 
+@pytest.mark.parametrize("heard", [("sub_2", "sub_1"), ("sub_1", "sub_2")], ids=" first, then ".join)
 @pytest.mark.parametrize(("ended", "count"), [(JULY, 1), (JULY + 1, 2)], ids=["before", "during"])
-async def test_subscriptions_that_ran_side_by_side_keep_an_instance_each_however_late_we_hear(
-    pool: Pool, shop: Shop, ended: int, count: int
+async def test_subscriptions_that_ran_side_by_side_keep_an_instance_each_whatever_we_hear_first(
+    pool: Pool, shop: Shop, ended: int, count: int, heard: tuple[str, ...]
 ) -> None:
     buyer = await shop.buyer()
     said = {"sub_1": subscription("sub_1", customer=buyer.stripe_id, items=items(STARTER), created=JULY - 9)}
@@ -158,7 +159,7 @@ async def test_subscriptions_that_ran_side_by_side_keep_an_instance_each_however
         await settle(shop, "sub_1", handler)
         said["sub_1"] |= {"status": "canceled", "ended_at": ended}
         said["sub_2"] = subscription("sub_2", customer=buyer.stripe_id, items=items(STARTER), created=JULY)
-        for id_ in ("sub_2", "sub_1", "sub_2"):
+        for id_ in heard:
             assert (await settle(shop, id_, handler)).last_error is None
     assert len(await instances(pool)) == count
 
@@ -186,10 +187,20 @@ async def test_invariant_3_two_new_subscriptions_at_once_do_not_share_one_instan
     async def settled() -> bool:
         return {(await row(pool, id_, Kind.SUBSCRIPTION)).state for id_ in both} == {State.IDLE}
 
+    async def both_wait() -> bool:
+        async with pool.connection() as conn:
+            waiting = await conn.execute(
+                "SELECT FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"
+            )
+            return waiting.rowcount == len(both)
+
     handle = shop.handler().handle
     async with working(pool, database_url, handle, kind=Kind.SUBSCRIPTION):
-        for id_ in both:
-            await shop.ring(id_)
+        async with pool.connection() as conn:
+            await hold(conn, Kind.SUBSCRIPTION, former)
+            for id_ in both:
+                await shop.ring(id_)
+            await until(both_wait)
         await until(settled)
     held = (await everything(pool))["instance"]
     assert {instance["subscription_id"] for instance in held} == set(both)
