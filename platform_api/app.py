@@ -49,6 +49,7 @@ def make_app(
         redirect_slashes=False,
         generate_unique_id_function=lambda route: route.name,
         redoc_url=None,
+        routes=stripe_events.router.routes,
         lifespan=_lifespan(doorbell),
         middleware=[
             Middleware(RequestLog, metrics=metrics, log=log),
@@ -69,7 +70,7 @@ def make_app(
         instances=InstanceService(pool, url_of),
         events=EventIntake(settings.webhook_secrets, GroupCommit(pool), doorbell, metrics),
     )
-    for module in (stripe_events, customers, billing, instances, health):
+    for module in (customers, billing, instances, health):
         app.include_router(module.router)
     problems.install(app)
     app.openapi = lambda: _openapi(app)  # type: ignore[method-assign]  # FastAPI's documented way to extend it

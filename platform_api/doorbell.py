@@ -4,11 +4,13 @@ import psycopg
 
 from platform_api.database import Pool, connect
 from platform_api.logs import Log, describe
-from provisioner.contract.queue import CHANNEL, Kind
+from provisioner.contract.queue import Kind, ring
+
+_PAUSE = 0.02  # seconds from one ring to the next: a burst of events is one ring, a lone event rings at once
 
 
 class Doorbell:
-    """Wakes workers after a commit. Rings coalesce while one is under way; a lost one costs only time.
+    """Wakes workers after a commit. Rings that come close together are one; a lost one costs only time.
 
     NOTIFY inside the transaction would do the same, but transactions that notify hold one lock of the whole
     server while they commit (PreCommit_Notify in Postgres's async.c), so a burst of events would commit one
@@ -34,8 +36,7 @@ class Doorbell:
             kinds, self._kinds = self._kinds, set()
             try:
                 async with connect(self._pool) as conn:
-                    await conn.execute(
-                        "SELECT pg_notify(%s, kind) FROM unnest(%s::text[]) AS kind", (CHANNEL, sorted(kinds))
-                    )
+                    await ring(conn, *sorted(kinds))
             except (psycopg.Error, TimeoutError) as error:
                 self._log.warning("workers not woken: they will find the work themselves", **describe(error))
+            await asyncio.sleep(_PAUSE)

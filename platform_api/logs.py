@@ -19,7 +19,8 @@ Log = structlog.stdlib.BoundLogger
 
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
 _METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
-_QUIET_ROUTES = frozenset({"/healthz", "/readyz"})
+# Probes, and what the inbox keeps itself: only their failures are told.
+_QUIET_ROUTES = frozenset({"/healthz", "/readyz", "/webhooks/stripe", "/api/v1/webhooks/stripe"})
 _MAX_FRAMES = 30
 
 

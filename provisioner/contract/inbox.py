@@ -3,11 +3,15 @@
 import json
 import re
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Annotated, Any
 
-from psycopg import AsyncConnection, sql
+import orjson
+from psycopg import AsyncConnection, errors, sql
+from psycopg.pq import TransactionStatus
+from psycopg.rows import scalar_row
 from pydantic import (
     AwareDatetime,
     BaseModel,
@@ -21,8 +25,8 @@ from provisioner.contract.queue import ENQUEUE, Kind, enqueue_parameters
 
 Subject = tuple[Kind, str]
 
-# What Berth has Stripe send, and lists after an outage; Stripe takes at most 20 types in a list. None of them
-# says more than its subject, so those left out (an invoice's every step) cost nothing.
+# What is listed after an outage: Stripe takes at most 20 types. More are sent; as none says more than its
+# subject, which these name too, those left out cost nothing.
 ACTED_UPON = (
     "checkout.session.async_payment_failed",
     "checkout.session.async_payment_succeeded",
@@ -87,38 +91,47 @@ class _Envelope(BaseModel):
 
 _ENVELOPE = TypeAdapter(_Envelope)
 
-# One statement: one round trip, and all of it or nothing. Rows are locked in one order whatever the batch
-# (events, then work items, then checkouts, each sorted), or two batches could wait for each other.
+_AS_BYTES = """
+    jsonb_build_object('berth_raw_base64',
+                       translate(encode(convert_to(payload, 'UTF8'), 'base64'), chr(10), ''))
+"""
+
+
+def _statement(payload: str) -> sql.Composed:
+    # One statement: one round trip, and all of it or nothing. Rows are locked in one order whatever the batch
+    # (events, then work items, then checkouts, each sorted), or two batches could wait for each other.
+    return sql.SQL("""
+        WITH event AS MATERIALIZED (
+            SELECT * FROM unnest(
+                %(ids)b::text[], %(types)b::text[], %(created)b::timestamptz[],
+                %(subject_kinds)b::text[], %(subject_keys)b::text[], %(payloads)b::text[]
+            ) AS e (id, type, created, subject_kind, subject_key, payload)
+        ), stored AS (
+            INSERT INTO stripe_event (id, type, created, subject_kind, subject_key, payload)
+            SELECT id, type, created, subject_kind, subject_key, {payload} FROM event ORDER BY id
+            ON CONFLICT (id) DO NOTHING RETURNING id
+        ), enqueued AS (
+            {enqueue} RETURNING key
+        ), expired AS (
+            SELECT id FROM checkout
+             WHERE stripe_session_id = ANY(%(expired_sessions)b::text[]) AND closed_at IS NULL
+               AND (SELECT count(*) FROM enqueued) >= 0
+             ORDER BY id
+               FOR UPDATE
+        ), closed AS (
+            UPDATE checkout SET closed_at = now() FROM expired WHERE checkout.id = expired.id
+        )
+        SELECT id FROM stored
+    """).format(payload=sql.SQL(payload), enqueue=sql.SQL(ENQUEUE))
+
+
+_STORE = _statement("payload::jsonb")
+
 # What an event says beyond its subject is never acted upon, so JSON that jsonb does not hold (NUL, lone
-# surrogates, vast numbers) is kept as its bytes, and the event counts.
-_STORE = sql.SQL("""
-    WITH event AS MATERIALIZED (
-        SELECT * FROM unnest(
-            %(ids)b::text[], %(types)b::text[], %(created)b::timestamptz[],
-            %(subject_kinds)s::text[], %(subject_keys)s::text[], %(payloads)b::text[]
-        ) AS e (id, type, created, subject_kind, subject_key, payload)
-    ), stored AS (
-        INSERT INTO stripe_event (id, type, created, subject_kind, subject_key, payload)
-        SELECT id, type, created, subject_kind, subject_key,
-               CASE WHEN pg_input_is_valid(payload, 'jsonb') THEN payload::jsonb
-                    ELSE jsonb_build_object('berth_raw_base64',
-                             translate(encode(convert_to(payload, 'UTF8'), 'base64'), chr(10), '')) END
-          FROM event
-         ORDER BY id
-        ON CONFLICT (id) DO NOTHING RETURNING id
-    ), enqueued AS (
-        {enqueue} RETURNING key
-    ), expired AS (
-        SELECT id FROM checkout
-         WHERE stripe_session_id = ANY(%(expired_sessions)s::text[]) AND closed_at IS NULL
-           AND (SELECT count(*) FROM enqueued) >= 0
-         ORDER BY id
-           FOR UPDATE
-    ), closed AS (
-        UPDATE checkout SET closed_at = now() FROM expired WHERE checkout.id = expired.id
-    )
-    SELECT id FROM stored
-""").format(enqueue=sql.SQL(ENQUEUE))
+# surrogates, vast numbers) is kept as its bytes, and the event counts. Asking costs as much as the cast.
+_STORE_ANY = _statement(
+    f"CASE WHEN pg_input_is_valid(payload, 'jsonb') THEN payload::jsonb ELSE {_AS_BYTES} END"
+)
 
 
 def parse_event(text: str) -> Event:
@@ -128,8 +141,7 @@ def parse_event(text: str) -> Event:
         NotAnEventError: it is not the JSON of an event.
     """
     try:
-        # json, not pydantic's parser: that one refuses lone surrogates, which are no reason to lose an event.
-        envelope = _ENVELOPE.validate_python(json.loads(text, parse_constant=_refuse_constant))
+        envelope = _ENVELOPE.validate_python(_load(text))
     except (ValueError, ValidationError, RecursionError):
         raise NotAnEventError("Send a Stripe event as JSON.") from None
     obj = envelope.data.get("object")
@@ -157,9 +169,20 @@ async def store_events(conn: AsyncConnection[Any], events: Sequence[Event]) -> f
     """
     if not events:
         return frozenset()
+    if conn.autocommit and conn.info.transaction_status == TransactionStatus.IDLE:
+        # Nothing but this statement is lost by its failure.
+        with suppress(errors.DataError):
+            return await _store(conn, _STORE, events)
+    return await _store(conn, _STORE_ANY, events)
+
+
+async def _store(
+    conn: AsyncConnection[Any], statement: sql.Composed, events: Sequence[Event]
+) -> frozenset[str]:
     subjects = {event.subject for event in events if event.subject is not None}
-    cursor = await conn.execute(
-        _STORE,
+    cursor = conn.cursor(row_factory=scalar_row)
+    await cursor.execute(
+        statement,
         {
             "ids": [event.id for event in events],
             "types": [event.type for event in events],
@@ -171,7 +194,7 @@ async def store_events(conn: AsyncConnection[Any], events: Sequence[Event]) -> f
             **enqueue_parameters(subjects),
         },
     )
-    return frozenset(row[0] for row in await cursor.fetchall())
+    return frozenset(await cursor.fetchall())
 
 
 def subject_of(event_type: str, obj: dict[str, Any]) -> Subject | None:
@@ -211,6 +234,14 @@ def _id(value: object, pattern: re.Pattern[str]) -> str | None:
     """Return the id in `value`, which is the id or, expanded, the object that has it."""
     found = value.get("id") if isinstance(value, dict) else value
     return found if isinstance(found, str) and pattern.fullmatch(found) else None
+
+
+def _load(text: str) -> object:
+    try:
+        return orjson.loads(text)
+    except orjson.JSONDecodeError:
+        # It refuses lone surrogates and numbers that no float holds, which are no reason to lose an event.
+        return json.loads(text, parse_constant=_refuse_constant)
 
 
 def _refuse_constant(name: str) -> None:

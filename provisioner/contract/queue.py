@@ -24,9 +24,9 @@ class Kind(StrEnum):
 ENQUEUE = """
     INSERT INTO work_item AS w (kind, key, due_at)
     SELECT kind, key, coalesce(%(due_at)s, now())
-      FROM unnest(%(kinds)s::text[], %(keys)s::text[]) AS wanted (kind, key)
+      FROM unnest(%(kinds)b::text[], %(keys)b::text[]) AS wanted (kind, key)
      GROUP BY kind, key
-     ORDER BY array_position(%(kind_order)s::text[], kind), key
+     ORDER BY array_position(%(kind_order)b::text[], kind), key
     ON CONFLICT (kind, key) DO UPDATE
        SET due_at = least(w.due_at, excluded.due_at), seq = w.seq + 1, attempts = 0, parked_at = NULL
 """
