@@ -13,7 +13,7 @@ import httpx
 import pytest
 import stripe
 from starlette.requests import Request
-from starlette.responses import JSONResponse
+from starlette.responses import JSONResponse, Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from sandbox.processes import Daemon
@@ -487,49 +487,67 @@ async def test_when_stripe_cannot_be_reached_nothing_stays_behind(database_url: 
         assert await api.rows("SELECT count(*) FROM checkout WHERE closed_at IS NULL") == [(0,)]
 
 
-class Losing:
-    """In front of the stand-in: passes requests on, and loses the answer to the first checkout session."""
+class Bent:
+    """In front of the stand-in: passes requests on, but answers the first checkout session itself."""
 
-    def __init__(self, target: str) -> None:
+    def __init__(self, target: str, status: int, error: dict[str, str], *, after: bool) -> None:
         self._target = target
-        self._lost = False
+        self._bend: JSONResponse | None = JSONResponse({"error": error}, status)
+        self._after = after
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass on; what is answered here is passed on `after` all, or never."""
         if scope["type"] != "http":
             return
-        request = Request(scope, receive)
+        bend = None
+        if scope["path"] == "/v1/checkout/sessions":
+            bend, self._bend = self._bend, None
+        answer: ASGIApp | None = bend
+        if bend is None or self._after:
+            passed = await self._pass_on(Request(scope, receive))
+            answer = bend or passed
+        assert answer is not None
+        await answer(scope, receive, send)
+
+    async def _pass_on(self, request: Request) -> Response:
         async with httpx.AsyncClient(base_url=self._target) as client:
             answer = await client.request(
-                scope["method"],
-                f"{scope['path']}?{scope['query_string'].decode()}",
+                request.method,
+                f"{request.url.path}?{request.url.query}",
                 content=await request.body(),
                 headers={key: value for key, value in request.headers.items() if key != "host"},
             )
-        if scope["path"] == "/v1/checkout/sessions" and not self._lost:
-            self._lost = True
-            await JSONResponse({"error": {"type": "api_error", "message": "Lost."}}, 502)(
-                scope, receive, send
-            )
-            return
-        await send(
-            {
-                "type": "http.response.start",
-                "status": answer.status_code,
-                "headers": [(b"content-type", b"application/json")],
-            }
-        )
-        await send({"type": "http.response.body", "body": answer.content})
+        return Response(answer.content, answer.status_code, media_type="application/json")
 
 
 async def test_a_lost_answer_does_not_make_a_second_session(database_url: str, standin: Stripe) -> None:
-    app: ASGIApp = Losing(standin.url)
-    async with serving(app) as url, running_api(make_settings(database_url, url)) as api:
+    losing = Bent(standin.url, 502, {"type": "api_error", "message": "Lost."}, after=True)
+    async with serving(losing) as url, running_api(make_settings(database_url, url)) as api:
         _, headers = await api.sign_up()
         answer = await api.client.post(CHECKOUT, json=STARTER, headers=headers)
         assert answer.status_code == 201, answer.text
         [(customer,)] = await api.rows("SELECT stripe_customer_id FROM customer")
         sessions = await standin.client.v1.checkout.sessions.list_async({"customer": customer})
         assert [session.url for session in sessions.data] == [answer.json()["url"]]
+
+
+@pytest.mark.parametrize(
+    ("param", "expected"),
+    [({}, 400), ({"param": "discounts[0][promotion_code]"}, 400), ({"param": "success_url"}, 502)],
+)
+async def test_only_what_stripe_says_of_the_promotion_code_is_passed_on(
+    database_url: str, standin: Stripe, param: dict[str, str], expected: int
+) -> None:
+    said = "This code is for first orders."
+    error = {"type": "invalid_request_error", "message": said, **param}
+    refusing = Bent(standin.url, 400, error, after=False)
+    async with serving(refusing) as url, running_api(make_settings(database_url, url)) as api:
+        _, headers = await api.sign_up()
+        code = (await standin.promotion_code("FIRST")).code
+        answer = await api.client.post(CHECKOUT, json=STARTER | {"promo_code": code}, headers=headers)
+        assert answer.status_code == expected
+        assert (said in answer.json()["detail"]) == (expected == 400)
+        assert await api.rows("SELECT count(*) FROM checkout WHERE closed_at IS NULL") == [(0,)]
 
 
 @pytest.fixture
@@ -578,6 +596,10 @@ async def test_what_is_paid_is_not_sold_again_though_its_subscription_is_not_kno
     session = await standin.session(checkout, api)
     assert (answer.status_code, answer.json().get("kind")) == (201, "portal"), answer.text
     assert answer.json()["id"] == session.subscription
+    # Nor when all we had noted of it is gone: Stripe knows.
+    await api.rows("UPDATE checkout SET closed_at = now()")
+    answer = await api.client.post(CHECKOUT, json=PROFESSIONAL, headers=headers)
+    assert (answer.status_code, answer.json().get("kind")) == (201, "portal"), answer.text
 
 
 async def test_who_comes_back_has_no_second_trial(
