@@ -66,13 +66,14 @@ _WAS_RAISED = "SELECT 1 FROM outbox WHERE dedupe_key = %s"
 
 _RAISE = """
     UPDATE subscription
-       SET review_since = coalesce(review_since, now()), review_reason = concat_ws('; ', review_reason, %s)
+       SET review_since = coalesce(review_since, now()),
+           review_reason = concat_ws('; ', review_reason, %s::text)
      WHERE id = %s
 """
 
 _NOTE = """
     INSERT INTO instance_event (instance_id, reason, message)
-    SELECT id, %s, %s FROM instance WHERE subscription_id = %s
+    SELECT id, %s::text, %s::text FROM instance WHERE subscription_id = %s
 """
 
 _OPEN = """
