@@ -7,6 +7,7 @@ import json
 import shutil
 import subprocess
 from collections.abc import AsyncIterator, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,7 @@ import stripe
 
 from sandbox.stripe_api.api import operations
 from sandbox.stripe_api.app import serve
-from tests.integration.stripe_tools import KEY, bought, client, control, new_price, open_session
+from tests.integration.stripe_tools import KEY, bought, client, control, new_price, open_session, pay
 
 MODULE = Path(__file__).parents[2] / "sandbox/go/stripe-mock"
 OURS_ONLY = frozenset({"type@product"})
@@ -92,11 +93,24 @@ def contract() -> Contract:
 
 
 STATUSES = ("past_due", "paused", "incomplete", "unpaid", "active", "incomplete_expired", "trialing")
+NEEDED = {"/v1/payment_methods": ("customer",), "/v1/subscription_items": ("subscription",)}
+"""By path, what a list cannot do without."""
 EXPANSIONS = {
+    "/v1/charges": ("data.customer", "data.payment_intent", "data.refunds"),
     "/v1/billing_portal/configurations": ("data.features.subscription_update.products",),
-    "/v1/checkout/sessions": ("data.customer", "data.subscription.latest_invoice", "data.line_items"),
+    "/v1/checkout/sessions": (
+        "data.customer",
+        "data.subscription.latest_invoice",
+        "data.line_items",
+        "data.discounts.promotion_code",
+    ),
     "/v1/customers": ("data.subscriptions",),
+    "/v1/disputes": ("data.charge", "data.payment_intent"),
+    "/v1/payment_intents": ("data.customer", "data.latest_charge", "data.payment_method"),
     "/v1/prices": ("data.product",),
+    "/v1/promotion_codes": ("data.promotion.coupon",),
+    "/v1/refunds": ("data.charge", "data.payment_intent"),
+    "/v1/subscriptions": ("data.discounts.source.coupon", "data.discounts.promotion_code"),
 }
 
 
@@ -129,11 +143,41 @@ async def stock(api: stripe.StripeClient, endpoint: str) -> dict[str, str]:
         "endpoint": endpoint,
         "event": (await api.v1.events.list_async({"limit": 1})).data[0].id,
         "invoice": str(paid.latest_invoice),
-        "payment_method": str(paid.default_payment_method),
+        "payment_method": str(trial.default_payment_method),
         "price": price.id,
         "product": str(price.product),
         "session": opened.id,
         "subscription": trial.id,
+        **await money(api, str(trial.customer), price.id),
+    }
+
+
+async def money(api: stripe.StripeClient, customer: str, price: str) -> dict[str, str]:
+    """Payments that succeed, are disputed, decline and wait, a refund, and a discount on a subscription."""
+    coupon = await api.v1.coupons.create_async({"percent_off": 25, "name": "Spring", "duration": "forever"})
+    promotion = await api.v1.promotion_codes.create_async(
+        {"promotion": {"type": "coupon", "coupon": coupon.id}}
+    )
+    session = await open_session(api, price, customer, discounts=[{"promotion_code": promotion.id}])
+    assert (await pay(session)).status_code == 303
+    await api.v1.coupons.create_async({"amount_off": 5, "currency": "usd", "duration": "forever"})
+    intents = {}
+    for card in ("visa", "createDispute", "authenticationRequired", "chargeDeclined"):
+        with suppress(stripe.CardError):
+            made = await api.v1.payment_intents.create_async(
+                {"amount": 1000, "currency": "usd", "payment_method": f"pm_card_{card}", "confirm": True}
+            )
+            intents[card] = made.id
+    await api.v1.payment_intents.cancel_async(intents["authenticationRequired"])
+    refund = await api.v1.refunds.create_async({"payment_intent": intents["visa"], "amount": 1})
+    dispute = (await api.v1.disputes.list_async()).data[0]
+    return {
+        "charge": str(refund.charge),
+        "coupon": coupon.id,
+        "dispute": dispute.id,
+        "intent": intents["visa"],
+        "promotion_code": promotion.id,
+        "refund": refund.id,
     }
 
 
@@ -141,7 +185,7 @@ async def reads(caller: Caller, ids: Mapping[str, str]) -> AsyncIterator[tuple[s
     """Every GET there is, and lists with what they can expand."""
     for operation in operations():
         if operation.method == "GET":
-            needed = {"customer": ids["customer"]} if operation.path == "/v1/payment_methods" else None
+            needed = {name: ids[name] for name in NEEDED.get(operation.path, ())}
             yield operation.path, await caller.ask("GET", operation.path.format(**ids), needed)
     for path, names in EXPANSIONS.items():
         query = {f"expand[{position}]": name for position, name in enumerate(names)}
@@ -182,6 +226,10 @@ async def changes(
         ("POST", f"/v1/prices/{ids['price']}", {"active": "false"}),
         ("POST", f"/v1/products/{ids['product']}", {"name": "Other"}),
         ("POST", f"/v1/customers/{ids['customer']}", {"name": "Ada"}),
+        ("POST", f"/v1/payment_methods/{ids['payment_method']}", {"billing_details[name]": "Ada"}),
+        ("POST", f"/v1/payment_methods/{ids['payment_method']}/detach", None),
+        ("POST", f"/v1/promotion_codes/{ids['promotion_code']}", {"active": "false"}),
+        ("DELETE", f"/v1/coupons/{ids['coupon']}", None),
         ("POST", f"/v1/webhook_endpoints/{ids['endpoint']}", {"disabled": "true"}),
         ("DELETE", f"/v1/webhook_endpoints/{ids['endpoint']}", None),
         ("GET", "/v1/events", {"limit": "100"}),
@@ -222,16 +270,23 @@ async def test_every_object_fits_stripes_schema(contract: Contract) -> None:
     assert kinds == {
         "billing_portal.configuration",
         "billing_portal.session",
+        "charge",
         "checkout.session",
+        "coupon",
         "customer",
+        "discount",
+        "dispute",
         "event",
         "invoice",
         "item",
         "line_item",
         "list",
+        "payment_intent",
         "payment_method",
         "price",
         "product",
+        "promotion_code",
+        "refund",
         "subscription",
         "subscription_item",
         "webhook_endpoint",

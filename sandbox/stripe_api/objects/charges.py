@@ -166,6 +166,7 @@ def dispute(dispute_id: str, now: int, charge: Json, reason: str) -> Json:
             "card": {
                 "brand": charge["payment_method_details"]["card"]["brand"],
                 "case_type": "chargeback",
+                "network": charge["payment_method_details"]["card"]["network"],
                 "network_reason_code": None,
             },
             "type": "card",
