@@ -54,6 +54,9 @@ _LINK = """
     VALUES (%s, %s, now() + %s::interval)
 """
 
+# For as long again as a link opens, its reader is told that it no longer does.
+_FORGET = "DELETE FROM portal_link WHERE expires_at < now() - %s::interval"
+
 _TEMPLATE = "SELECT template FROM outbox WHERE id = %s"
 
 
@@ -90,6 +93,11 @@ async def write_email(
         digest = hashlib.sha256(token.encode()).digest()
         await conn.execute(_LINK, (digest, customer_id, PORTAL_LINK_LIFE))
     await enqueue(conn, Kind.EMAIL, str(row[0]))
+
+
+async def forget_expired_links(conn: AsyncConnection[Any]) -> int:
+    """Remove portal links that expired long ago; how many."""
+    return (await conn.execute(_FORGET, (PORTAL_LINK_LIFE,))).rowcount
 
 
 async def alert_operator(conn: AsyncConnection[Any], item: WorkItem, sentence: str) -> None:

@@ -1,4 +1,4 @@
-"""What nobody rings for: missed events, the sweep that heals lost webhooks, the resync of all instances."""
+"""What nobody rings for: missed events, the sweep that heals lost webhooks, the resync, tidying up."""
 
 import asyncio
 import random
@@ -16,6 +16,7 @@ from provisioner import subscription_queries as queries
 from provisioner.catch_up import CatchUp
 from provisioner.contract.errors import PermanentError, TemporaryError
 from provisioner.contract.queue import Kind, nudge
+from provisioner.emails import forget_expired_links
 from provisioner.sweep import Sweep
 
 EVERY = timedelta(hours=1)
@@ -28,7 +29,7 @@ Counts = Mapping[str, int]
 
 
 class Scheduler:
-    """At start and then hourly takes in missed events, sweeps, and nudges all instances, scattered.
+    """At start and then hourly takes in missed events, sweeps, nudges all instances, and tidies up.
 
     Each goes by itself: a key that may not list events stops no sweep.
     """
@@ -47,6 +48,7 @@ class Scheduler:
             tasks.create_task(self._hourly("catch-up", self.catch_up))
             tasks.create_task(self._hourly("sweep", self.sweep))
             tasks.create_task(self._hourly("resync", self.resync))
+            tasks.create_task(self._hourly("tidying", self.tidy))
 
     async def _hourly(self, name: str, action: Callable[[], Awaitable[Counts]]) -> None:
         pause = RETRY_FIRST
@@ -79,6 +81,11 @@ class Scheduler:
             async with self._pool.connection() as conn:
                 await nudge(conn, Kind.INSTANCE, *ids[start : start + BATCH], spread=RESYNC_SPREAD)
         return {"instances": len(ids)}
+
+    async def tidy(self) -> Counts:
+        """Remove what is of no use to anybody any more."""
+        async with self._pool.connection() as conn:
+            return {"links": await forget_expired_links(conn)}
 
 
 def _said(error: Exception) -> str:

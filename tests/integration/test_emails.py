@@ -12,11 +12,12 @@ from aiosmtpd.smtp import SMTP, Envelope, Session
 
 from provisioner.contract.errors import PermanentError, TemporaryError
 from provisioner.contract.queue import Kind
-from provisioner.emails import WITH_PORTAL_LINK, Template, alert_operator, write_email
+from provisioner.emails import WITH_PORTAL_LINK, Template, alert_operator, forget_expired_links, write_email
 from provisioner.mailer import Correspondence, EmailHandler, MailServer
 from provisioner.queue_view import State, list_items
 from provisioner.workqueue import Alarm, Lease, WorkItem, WorkQueue
 from tests.integration.queue_tools import LEASE, Pool, expire_lease, one_pass, put, row, run_sql
+from tests.integration.shop import open_shop
 
 FROM_US = Correspondence("Berth <hello@berth.example>", "https://api.berth.example/", "ops@berth.example")
 DATA = {"title": "MindRoom", "plan": "starter", "url": "http://acme.apps.localhost"}
@@ -266,6 +267,19 @@ async def test_a_billing_email_has_a_link_to_the_portal_that_only_its_reader_kno
     assert "21 November 2026" in outbox[0]
 
 
+async def test_a_link_is_forgotten_as_long_after_it_expired_as_it_opened(pool: Pool) -> None:
+    for key in ("old", "young"):
+        await write_to(pool, Template.SUSPENDED, WORDS, key)
+    await run_sql(
+        pool,
+        "UPDATE portal_link SET expires_at = now() - interval '31 days'"
+        " WHERE token_sha256 = (SELECT min(token_sha256) FROM portal_link)",
+    )
+    async with pool.connection() as conn:
+        assert await forget_expired_links(conn) == 1
+        assert await forget_expired_links(conn) == 0
+
+
 async def test_it_goes_to_the_address_the_customer_has_when_it_is_sent(
     pool: Pool, queue: WorkQueue, mailbox: tuple[Mailbox, MailServer]
 ) -> None:
@@ -338,6 +352,24 @@ async def test_what_is_parked_is_written_to_the_operator_once_for_each_sentence(
         assert said in text
         assert said in html
     assert await queue.claim(Kind.EMAIL, 1) == []
+
+
+async def test_an_unknown_price_is_told_to_the_operator_with_its_id_and_the_remedy(
+    pool: Pool, queue: WorkQueue, mailbox: tuple[Mailbox, MailServer]
+) -> None:
+    box, server = mailbox
+    async with open_shop(pool) as shop:
+        subscription = await shop.pay(await shop.buyer(), "a_price_nobody_named")
+        await shop.ring(subscription)
+        await one_pass(
+            WorkQueue(pool, "test", LEASE, alert_operator), Kind.SUBSCRIPTION, shop.handler().handle
+        )
+        price = await shop.price("a_price_nobody_named")
+    await send_due(pool, queue, server)
+    (mail,) = box.mails
+    assert subscription in mail["Subject"]
+    for said in (price, "catalogue/<product>.yaml", f"berth queue retry subscription {subscription}"):
+        assert said in " ".join(bodies(mail)[0].split())
 
 
 async def test_an_alert_that_is_parked_begets_no_alert_but_a_customers_email_does(
