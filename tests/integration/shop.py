@@ -20,6 +20,7 @@ from tests.integration.queue_tools import LEASE, Pool, one_pass, row, run_sql
 
 OFFER = Offer("http://{slug}.apps.localhost:8088", {"instance": "1.2.3"})
 STARTER, PROFESSIONAL = "mindroom_starter_month", "mindroom_professional_month"
+PAYS, FAILS_LATER = "4242424242424242", "4000000000000341"  # Stripe's own test cards
 API_KEY = "sk_test_shop"
 
 
@@ -64,14 +65,18 @@ class Shop:
             self.prices[lookup_key] = made.id
         return self.prices[lookup_key]
 
-    async def buyer(self) -> Buyer:
+    async def buyer(self, clock: str | None = None) -> Buyer:
+        """A customer, on a test clock of Stripe's if one is named."""
         id_ = "c" + secrets.token_hex(6)
-        made = await self.official.v1.customers.create_async({"email": f"{id_}@example.com", "name": "Ann"})
+        email = f"{id_}@example.com"
+        made = await self.official.v1.customers.create_async(
+            {"email": email, "name": "Ann", "test_clock": clock} if clock else {"email": email, "name": "Ann"}
+        )
         await run_sql(
             self.pool,
             "INSERT INTO customer (id, email, name, stripe_customer_id) VALUES (%s, %s, 'Ann', %s)",
             id_,
-            f"{id_}@example.com",
+            email,
             made.id,
         )
         return Buyer(id_, made.id)
@@ -90,19 +95,32 @@ class Shop:
         )
         return id_
 
-    async def pay(self, buyer: Buyer, lookup_key: str = STARTER, checkout: str | None = None) -> str:
+    async def pay(
+        self,
+        buyer: Buyer,
+        lookup_key: str = STARTER,
+        checkout: str | None = None,
+        *,
+        card: str = PAYS,
+        trial_days: int = 0,
+    ) -> str:
         """Pay on Stripe's hosted page; returns the subscription's id."""
+        given: stripe.params.checkout.SessionCreateParamsSubscriptionData = {}
+        if checkout:
+            given["metadata"] = {"berth_checkout": checkout}
+        if trial_days:
+            given["trial_period_days"] = trial_days
         session = await self.official.v1.checkout.sessions.create_async(
             {
                 "mode": "subscription",
                 "customer": buyer.stripe_id,
                 "line_items": [{"price": await self.price(lookup_key), "quantity": 1}],
-                "subscription_data": {"metadata": {"berth_checkout": checkout} if checkout else {}},
+                "subscription_data": given,
                 "success_url": "http://127.0.0.1/done",
                 "cancel_url": "http://127.0.0.1/left",
             }
         )
-        form = {"card_number": "4242424242424242", "expiry": "12 / 40"}
+        form = {"card_number": card, "expiry": "12 / 40"}
         answer = await self.pages.post(str(session.url), data=form)
         assert answer.status_code == 303, answer.text
         paid = await self.official.v1.checkout.sessions.retrieve_async(session.id)

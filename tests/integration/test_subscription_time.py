@@ -15,8 +15,8 @@ from provisioner.subscriptions import SubscriptionHandler
 from provisioner.workqueue import WorkQueue
 from tests.integration.canned_stripe import invoice, items, subscription, telling
 from tests.integration.queue_tools import LEASE, Pool, one_pass, row, run_sql
-from tests.integration.settled import mails, only, timeline
-from tests.integration.shop import OFFER, STARTER
+from tests.integration.settled import everything, mails, only, timeline
+from tests.integration.shop import FAILS_LATER, OFFER, STARTER, open_shop
 
 BEGIN = datetime(2026, 7, 1, 12, tzinfo=UTC)
 DAY = timedelta(days=1)
@@ -199,3 +199,34 @@ async def test_a_test_clock_is_looked_at_again_soon_while_its_time_may_change_so
     waiting = await life.at(future + DAY, status="canceled", ended_at=unix(future + DAY))
     assert waiting.due_at is not None
     assert waiting.due_at <= datetime.now(UTC) + timedelta(seconds=15), "of our time, not of the clock's"
+
+
+async def test_a_whole_life_on_a_test_clock_of_the_stand_in(pool: Pool) -> None:
+    async with open_shop(pool) as shop:
+        now = unix(BEGIN)
+        clock = await shop.official.v1.test_helpers.test_clocks.create_async({"frozen_time": now})
+        buyer = await shop.buyer(clock=clock.id)
+        id_ = await shop.pay(buyer, card=FAILS_LATER, trial_days=5)
+
+        async def after(days: int) -> tuple[str, Desired, list[str]]:
+            """Days after the beginning: Stripe's status, what is owed, and the e-mails so far."""
+            await shop.official.v1.test_helpers.test_clocks.advance_async(
+                clock.id, {"frozen_time": now + days * 86400 + 7200}
+            )
+            assert (await shop.settle(id_)).last_error is None
+            (held,) = (await everything(pool))["subscription"]
+            return held["status"], (await only(pool)).spec.desired, [name for name, _ in await mails(pool)]
+
+        assert (await shop.settle(id_)).last_error is None
+        seen = [await after(days) for days in (1, 3, 6, 13, 21, 44, 49, 51)]
+    reminded = ["trial-ending", "payment-failed", "suspended", "deletion-soon", "deletion-soon"]
+    assert seen == [
+        ("trialing", Desired.RUNNING, []),
+        ("trialing", Desired.RUNNING, reminded[:1]),
+        ("past_due", Desired.RUNNING, reminded[:2]),
+        ("past_due", Desired.SUSPENDED, reminded[:3]),
+        ("canceled", Desired.SUSPENDED, reminded[:3]),
+        ("canceled", Desired.SUSPENDED, reminded[:4]),
+        ("canceled", Desired.SUSPENDED, reminded),
+        ("canceled", Desired.DELETED, reminded),
+    ]
