@@ -182,6 +182,7 @@ async def test_whoever_was_away_longer_than_stripe_lists_goes_on_with_what_it_li
     await away(pool, "40 days")
     caught = await CatchUp(pool, shop.client).run()
     assert caught.lost.days == 10
+    assert await read_until(pool) - caught.since == timedelta(days=30)
     assert set(caught.missed) == set(await inbox(pool)) != set()
     assert (await CatchUp(pool, shop.client).run()).lost == timedelta(0)
 
