@@ -264,7 +264,6 @@ def checkout_view(session: Json, state: State, now: int) -> Json:
         "session": session,
         "items": [_item(item, state) for item in session["line_items"]],
         "coupons": [_coupon_text(one, state) for one in session["discounts"]],
-        "subtotal": amount_text(session["amount_subtotal"], currency),
         "taken": amount_text(taken, currency) if taken else None,
         "due": due,
         "trial_days": days,
