@@ -19,6 +19,15 @@ import stripe
 
 from sandbox.stripe_api.api import operations
 from sandbox.stripe_api.app import serve
+from tests.integration.stripe_time import (
+    DAY,
+    START,
+    advance,
+    new_clock,
+    new_customer,
+    pays_with,
+    subscribe,
+)
 from tests.integration.stripe_tools import KEY, bought, client, control, new_price, open_session, pay
 
 MODULE = Path(__file__).parents[2] / "sandbox/go/stripe-mock"
@@ -107,10 +116,26 @@ EXPANSIONS = {
     "/v1/customers": ("data.subscriptions",),
     "/v1/disputes": ("data.charge", "data.payment_intent"),
     "/v1/payment_intents": ("data.customer", "data.latest_charge", "data.payment_method"),
+    "/v1/invoice_payments": ("data.invoice", "data.payment.payment_intent"),
+    "/v1/invoiceitems": ("data.invoice", "data.customer"),
+    "/v1/invoices": (
+        "data.confirmation_secret",
+        "data.discounts",
+        "data.parent.subscription_details.subscription",
+        "data.payments.data.payment.payment_intent",
+        "data.test_clock",
+    ),
     "/v1/prices": ("data.product",),
     "/v1/promotion_codes": ("data.promotion.coupon",),
     "/v1/refunds": ("data.charge", "data.payment_intent"),
-    "/v1/subscriptions": ("data.discounts.source.coupon", "data.discounts.promotion_code"),
+    "/v1/subscriptions": (
+        "data.default_payment_method",
+        "data.discounts.promotion_code",
+        "data.discounts.source.coupon",
+        "data.items.data.price.product",
+        "data.latest_invoice.payments",
+        "data.test_clock",
+    ),
 }
 
 
@@ -149,6 +174,7 @@ async def stock(api: stripe.StripeClient, endpoint: str) -> dict[str, str]:
         "session": opened.id,
         "subscription": trial.id,
         **await money(api, str(trial.customer), price.id),
+        **await passing_time(api, price.id),
     }
 
 
@@ -178,6 +204,37 @@ async def money(api: stripe.StripeClient, customer: str, price: str) -> dict[str
         "intent": intents["visa"],
         "promotion_code": promotion.id,
         "refund": refund.id,
+    }
+
+
+async def passing_time(api: stripe.StripeClient, price: str) -> dict[str, str]:
+    """What renewals, failed payments, authentications, prorations and the end of a trial leave behind."""
+    clock = await new_clock(api)
+    customer = await new_customer(api, clock)
+    paying = await subscribe(api, customer, price)
+    item = paying["items"].data[0].id
+    authenticated = await pays_with(api, customer, "pm_card_authenticationRequired")
+    waiting = await subscribe(api, customer, price, default_payment_method=authenticated)
+    await api.v1.invoices.void_invoice_async(str(waiting.latest_invoice))
+    untried = await subscribe(api, customer, price, payment_behavior="default_incomplete")
+    await api.v1.invoices.mark_uncollectible_async(str(untried.latest_invoice))
+    trying = await new_customer(api, clock, card=None)
+    pause: Any = {"end_behavior": {"missing_payment_method": "pause"}}
+    paused = await subscribe(api, trying, price, trial_period_days=5, trial_settings=pause)
+    await advance(api, clock, START + 15 * DAY)
+    await api.v1.subscription_items.update_async(item, {"quantity": 3})
+    await pays_with(api, customer, "pm_card_chargeCustomerFail")
+    await advance(api, clock, START + 40 * DAY)
+    await pays_with(api, trying, "pm_card_visa")
+    await api.v1.subscriptions.resume_async(paused.id)
+    await api.v1.customers.delete_async(trying)
+    payments = await api.v1.invoice_payments.list_async()
+    waiting_items = await api.v1.invoice_items.list_async()
+    return {
+        "clock": clock,
+        "invoice_payment": payments.data[0].id,
+        "invoiceitem": waiting_items.data[0].id,
+        "item": item,
     }
 
 
@@ -232,9 +289,22 @@ async def changes(
         ("DELETE", f"/v1/coupons/{ids['coupon']}", None),
         ("POST", f"/v1/webhook_endpoints/{ids['endpoint']}", {"disabled": "true"}),
         ("DELETE", f"/v1/webhook_endpoints/{ids['endpoint']}", None),
-        ("GET", "/v1/events", {"limit": "100"}),
+        ("DELETE", f"/v1/test_helpers/test_clocks/{ids['clock']}", None),
     ):
         yield f"{method} {path}", await caller.ask(method, path, data)
+    async for page in events(caller):
+        yield "events", page
+
+
+async def events(caller: Caller) -> AsyncIterator[dict[str, Any]]:
+    """All that happened, page by page."""
+    query = {"limit": "100"}
+    while True:
+        page = await caller.ask("GET", "/v1/events", query)
+        yield page
+        if not page["has_more"]:
+            return
+        query["starting_after"] = page["data"][-1]["id"]
 
 
 async def answers() -> AsyncIterator[tuple[str, dict[str, Any]]]:
@@ -278,6 +348,8 @@ async def test_every_object_fits_stripes_schema(contract: Contract) -> None:
         "dispute",
         "event",
         "invoice",
+        "invoice_payment",
+        "invoiceitem",
         "item",
         "line_item",
         "list",
@@ -289,6 +361,7 @@ async def test_every_object_fits_stripes_schema(contract: Contract) -> None:
         "refund",
         "subscription",
         "subscription_item",
+        "test_helpers.test_clock",
         "webhook_endpoint",
     }
 
