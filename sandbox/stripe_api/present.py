@@ -137,6 +137,8 @@ def _deeper(value: object, segments: list[str], state: State, path: str, place: 
 
 def _fetched(node: Json, name: str, state: State) -> object:
     value = node.get(name)
+    if (node.get("object"), name) == ("billing_portal.configuration", "features"):
+        return _stored(node, state)["features"]  # what is shown of them lacks the products
     included = _INCLUDED.get((node.get("object", ""), name))
     if included is not None:
         return value or included(node, state)
@@ -186,7 +188,6 @@ def _subscriptions(customer: Json, state: State) -> Json:
 
 
 _INCLUDED: Mapping[tuple[str, str], Callable[[Json, State], object]] = {
-    ("billing_portal.configuration", "features"): lambda one, state: _stored(one, state)["features"],
     ("charge", "refunds"): _refunds,
     ("checkout.session", "line_items"): lambda one, state: line_items(_stored(one, state), state),
     ("customer", "subscriptions"): _subscriptions,
