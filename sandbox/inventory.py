@@ -141,6 +141,13 @@ def _declared() -> Iterator[Binary]:
         release=Release(_HELM_RELEASE, checksums=f"{_HELM_RELEASE}.sha256sum", member="linux-{arch}/helm"),
         version_args=("version", "--short"),
     )
+    yield Binary(
+        name="stripe-mock",
+        version="v0.203.0",
+        module="go/stripe-mock",
+        package="github.com/stripe/stripe-mock",
+        expected_seconds=15,
+    )
     yield Binary("pause", "1", "go/pause", "berth.local/sandbox/pause", expected_seconds=2, own=True)
     yield Binary("sample", "1", "sample_app", "berth.local/sandbox/sample", expected_seconds=3, own=True)
 
