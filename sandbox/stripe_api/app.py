@@ -15,6 +15,7 @@ from sandbox.stripe_api.control import Control
 from sandbox.stripe_api.database import open_database
 from sandbox.stripe_api.delivery import DeliveryEngine, DeliveryPolicy
 from sandbox.stripe_api.idempotency import Replies
+from sandbox.stripe_api.invoice_pages import InvoicePages
 from sandbox.stripe_api.ledger import Ledger, new_id
 from sandbox.stripe_api.objects import Cause
 from sandbox.stripe_api.operation import Moment
@@ -53,6 +54,7 @@ def make_app(ledger: Ledger, base_url: str | None = None) -> Starlette:
     parts = (
         Api(ledger, base_url),
         Pages(ledger, templates, base_url),
+        InvoicePages(ledger, templates, base_url),
         Portal(ledger, templates, base_url),
         Control(ledger),
     )

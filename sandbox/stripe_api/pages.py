@@ -88,7 +88,7 @@ class Pages:
 
     async def _page(self, request: Request) -> Response:
         try:
-            fields = await _fields(request)
+            fields = await read_form(request)
             if "intent" in request.path_params:
                 return self._intent(request, fields)
             return self._checkout(request, fields)
@@ -318,7 +318,12 @@ def _needs_email(session: Json) -> bool:
     return session["customer"] is None and session["customer_email"] is None
 
 
-async def _fields(request: Request) -> Mapping[str, str]:
+async def read_form(request: Request) -> Mapping[str, str]:
+    """What was filled in; nothing when the page is only looked at.
+
+    Raises:
+        GoneError: that cannot be read.
+    """
     if request.method != "POST":
         return {}
     try:

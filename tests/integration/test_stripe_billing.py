@@ -4,6 +4,7 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 import stripe
 
@@ -147,6 +148,28 @@ async def test_a_first_payment_is_confirmed_in_the_browser(api: stripe.StripeCli
         {"payment": {"type": "payment_intent", "payment_intent": intent}}
     )
     assert [(one.invoice, one.status) for one in payments.data] == [(invoice.id, "paid")]
+
+
+async def test_an_open_invoice_is_paid_on_its_page(server: Server, api: stripe.StripeClient) -> None:
+    customer = await new_customer(api)
+    subscription = await subscribe(api, customer, (await new_price(api)).id)
+    await pays_with(api, customer, "pm_card_chargeCustomerFail")
+    await control(server.url, "POST", "clock", {"advance_seconds": 33 * DAY})
+    owed = (await api.v1.invoices.list_async({"status": "open"})).data[0]
+    page = str(owed.hosted_invoice_url)
+
+    async with httpx.AsyncClient(base_url=server.url, trust_env=False) as browser:
+        assert "Pay $29.00" in (await browser.get(page)).text
+        refused = await browser.post(page, data={"card_number": "4000 0000 0000 9995"})
+        assert (refused.status_code, "insufficient funds" in refused.text) == (402, True)
+        asked = await browser.post(page, data={"card_number": "4000 0027 6000 3184"})
+        answered = await browser.post(asked.headers["location"], data={"outcome": "complete"})
+        assert answered.headers["location"].startswith(page)
+        assert "This invoice is paid." in (await browser.get(page)).text
+        assert (await browser.get("/invoice/in_none")).status_code == 404
+
+    now = await api.v1.subscriptions.retrieve_async(subscription.id)
+    assert (now.status, now.latest_invoice) == ("active", owed.id)
 
 
 async def test_items_are_added_changed_and_removed_one_by_one(api: stripe.StripeClient) -> None:

@@ -137,13 +137,11 @@ def finalized(decision: Decision, invoice: Json, moment: Moment) -> Json:
     """Fix a draft; one that asks for nothing is paid thereby."""
     customer = found(decision, "customer", invoice["customer"])
     opened = _due({**invoice, "starting_balance": customer["balance"]})
-    page = f"{moment.base_url}/invoice/{invoice['id']}"
     opened |= {
         "automatically_finalizes_at": None,
         "effective_at": moment.now,
         "ending_balance": _balance_after(opened),
-        "hosted_invoice_url": page,
-        "invoice_pdf": f"{page}/pdf",
+        "hosted_invoice_url": f"{moment.base_url}/invoice/{invoice['id']}",
         "number": f"{customer['invoice_prefix']}-{customer['next_invoice_sequence']:04}",
         "status": "open",
         "status_transitions": {**invoice["status_transitions"], "finalized_at": moment.now},
@@ -176,12 +174,9 @@ def _ask_for_payment(decision: Decision, invoice: Json, moment: Moment) -> None:
     """Make the payment intent that is to pay an invoice."""
     due = Due(
         customer=found(decision, "customer", invoice["customer"]),
-        payment_method=None,
         amount=invoice["amount_due"],
         currency=invoice["currency"],
         description="Subscription creation" if _is_first(invoice) else "Subscription update",
-        metadata={},
-        off_session=False,
         invoice=invoice["id"],
     )
     intent = payments.intent_for(due, moment)

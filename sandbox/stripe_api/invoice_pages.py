@@ -1,0 +1,118 @@
+"""The hosted invoice page, where a customer pays what is open."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from jinja2 import Environment
+from starlette.requests import Request
+from starlette.responses import HTMLResponse, RedirectResponse, Response
+from starlette.routing import Route
+
+from sandbox.stripe_api import cards, payments
+from sandbox.stripe_api.billing import invoicing
+from sandbox.stripe_api.billing.invoicing import Attempt
+from sandbox.stripe_api.cards import CardRefusedError
+from sandbox.stripe_api.clocks import in_time_of
+from sandbox.stripe_api.decision import Decision
+from sandbox.stripe_api.errors import ApiError
+from sandbox.stripe_api.ledger import Ledger, new_id
+from sandbox.stripe_api.money import amount_text
+from sandbox.stripe_api.objects import Cause, Json
+from sandbox.stripe_api.operation import Moment, found
+from sandbox.stripe_api.pages import HEADERS, GoneError, read_form
+from sandbox.stripe_api.payments import Collected, Holder
+
+_PATH = "/invoice/{invoice}"
+
+
+@dataclass(frozen=True)
+class InvoicePages:
+    """The page of each invoice that is no draft any more.
+
+    Attributes:
+        base_url: where the pages are; None for wherever the caller reached us.
+    """
+
+    ledger: Ledger
+    templates: Environment
+    base_url: str | None
+
+    def routes(self) -> list[Route]:
+        """Their routes."""
+        return [Route(_PATH, self._page, methods=["GET", "POST"])]
+
+    async def _page(self, request: Request) -> Response:
+        try:
+            typed = await read_form(request)
+            invoice = self._invoice(request.path_params["invoice"])
+        except GoneError as gone:
+            return self._render("gone.html", gone.status, sentence=str(gone), session=None)
+        if request.method == "GET" or invoice["status"] != "open":
+            return self._show(invoice, None, 200)
+        try:
+            return self._pay(invoice, typed, request)
+        except (CardRefusedError, ApiError) as refusal:
+            return self._show(invoice, str(refusal), 402)
+
+    def _invoice(self, invoice_id: str) -> Json:
+        invoice = self.ledger.store.find(invoice_id)
+        if invoice is None or invoice["object"] != "invoice" or invoice["status"] == "draft":
+            raise GoneError(404, "There is no such invoice.")
+        return invoice
+
+    def _pay(self, invoice: Json, typed: Mapping[str, str], request: Request) -> Response:
+        base_url = self.base_url or str(request.base_url).rstrip("/")
+        moment = in_time_of(invoice, self.ledger.store, Moment(int(self.ledger.clock()), new_id, base_url))
+        card = cards.typed(typed.get("card_number", ""), typed.get("expiry", ""), moment.now)
+        decision = Decision(self.ledger.store)
+        tried = paid_by(card, invoice, decision, moment)
+        with self.ledger.transaction():
+            self.ledger.commit(decision.change(tried.intent), Cause())
+        if tried.error is not None:
+            raise tried.error
+        action = tried.intent["next_action"]
+        target = _PATH.format(invoice=invoice["id"]) if action is None else action["redirect_to_url"]["url"]
+        return RedirectResponse(target, 303, HEADERS)
+
+    def _show(self, invoice: Json, refusal: str | None, status: int) -> Response:
+        return self._render("invoice.html", status, refusal=refusal, **invoice_view(invoice))
+
+    def _render(self, template: str, status: int, **context: object) -> Response:
+        return HTMLResponse(self.templates.get_template(template).render(context), status, HEADERS)
+
+
+def paid_by(card: cards.Card, invoice: Json, decision: Decision, moment: Moment) -> Collected:
+    """Try an open invoice with a card its customer typed; the card is theirs from then on.
+
+    Raises:
+        ApiError: the bank refuses the card before it is charged; decide nothing then.
+    """
+    customer = found(decision, "customer", invoice["customer"])
+    billing = {"email": customer["email"], "name": customer["name"]}
+    method = payments.attached(payments.new_method(card, billing, moment), customer)
+    decision.save(method)
+    decision.tell("payment_method.attached", method)
+    _come_back(invoice, decision)
+    return invoicing.attempted(decision, invoice, Attempt(Holder.PRESENT, method=method), moment)
+
+
+def _come_back(invoice: Json, decision: Decision) -> None:
+    """Let whoever authenticates for it return to the invoice."""
+    payment = invoicing.open_payment(invoice, decision)
+    if payment is not None:
+        intent = found(decision, "payment_intent", payment["payment"]["payment_intent"])
+        decision.save({**intent, "_return_url": invoice["hosted_invoice_url"]})
+
+
+def invoice_view(invoice: Json) -> Json:
+    """What the page shows."""
+    currency = invoice["currency"]
+    return {
+        "invoice": invoice,
+        "lines": [
+            {"title": line["description"], "amount": amount_text(line["amount"], currency)}
+            for line in invoice["lines"]["data"]
+        ],
+        "total": amount_text(invoice["total"], currency),
+        "due": amount_text(invoice["amount_remaining"], currency),
+    }
