@@ -29,32 +29,13 @@ class Holder(Enum):
 
 @dataclass(frozen=True)
 class Due:
-    """Money to collect.
-
-    Attributes:
-        payment_method: None when the customer has no card, which is a decline.
-        amount: more than 0, in the currency's smallest unit.
-        off_session: whether the card's holder is away, as at a renewal.
-        invoice: the invoice it pays.
-        at_checkout: whether the holder is on the hosted page, where Stripe asks for authentication first.
-    """
+    """Money to collect for an invoice; `amount` is more than 0, in the currency's smallest unit."""
 
     customer: Json
-    payment_method: Json | None
     amount: int
     currency: str
-    description: str | None
-    metadata: Mapping[str, str]
-    off_session: bool
-    invoice: str | None = None
-    at_checkout: bool = False
-
-    @property
-    def holder(self) -> Holder:
-        """Where the card's holder is."""
-        if self.at_checkout:
-            return Holder.AT_CHECKOUT
-        return Holder.AWAY if self.off_session else Holder.PRESENT
+    description: str
+    invoice: str
 
 
 @dataclass(frozen=True)
@@ -77,24 +58,16 @@ class Collected:
     events: tuple[Draft, ...]
 
 
-def collect(due: Due, moment: Moment) -> Collected:
-    """Make a payment intent for what is due and try it once."""
-    intent = intent_for(due, moment)
-    tried = attempt(intent, due.payment_method, due.holder, moment)
-    return replace(tried, events=(Draft("payment_intent.created", public(intent)), *tried.events))
-
-
 def intent_for(due: Due, moment: Moment) -> Json:
-    """The payment intent for what is due, not tried yet."""
+    """The payment intent for what is due, not tried yet; paying it sets its card up for later."""
     given = {
         "amount": due.amount,
         "currency": due.currency,
         "customer": due.customer["id"],
         "description": due.description,
         "invoice": due.invoice,
-        "metadata": due.metadata,
         "secret": moment.new_id("secret"),
-        "setup_future_usage": "off_session" if due.invoice else None,
+        "setup_future_usage": "off_session",
     }
     return objects.payment_intent(moment.new_id("pi"), moment.now, given)
 
