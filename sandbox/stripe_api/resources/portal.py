@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 from typing import Annotated, Any, Literal, TypeVar
 
-from pydantic import AfterValidator, BeforeValidator, Field
+from pydantic import AfterValidator, BaseModel, BeforeValidator, Field
 from pydantic_core import PydanticCustomError
 
 from sandbox.stripe_api import objects
@@ -263,19 +263,21 @@ def _update_configuration(asked: Asked[ConfigurationUpdate]) -> Change:
     if old["is_default"] and not params.active:
         raise ApiError("The default configuration cannot be deactivated.", param="active")
     new = updated(old, params, ("active", "default_return_url", "name"))
-    changes = params.model_dump(exclude_unset=True, include={"features", "business_profile"})
-    new = _merged(new, changes)
+    for name in ("business_profile", "features"):
+        new[name] = _merged(old[name], getattr(params, name))
     _check_products(new, asked.state)
     if new != old:
         new["updated"] = asked.moment.now
     return update("billing_portal.configuration", old, new, asked.state)
 
 
-def _merged(old: Json, changes: Json) -> Json:
+def _merged(old: Json, given: BaseModel) -> Json:
+    """What a feature is once what was given of it has changed; a list is replaced as a whole."""
     new = {**old}
-    for name, value in changes.items():
-        both = isinstance(value, dict) and isinstance(old.get(name), dict)
-        new[name] = _merged(old[name], value) if both else value
+    whole = given.model_dump()
+    for name in given.model_fields_set:
+        value = getattr(given, name)
+        new[name] = _merged(old[name], value) if isinstance(value, BaseModel) else whole[name]
     return new
 
 
