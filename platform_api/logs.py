@@ -1,5 +1,6 @@
 """Logs, and the log of requests: which, how long, what came of it; never bodies, tokens or query strings."""
 
+import functools
 import re
 import secrets
 import time
@@ -8,12 +9,12 @@ from collections.abc import Mapping
 
 import psycopg
 import structlog
-from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from platform_api import problems
 from platform_api.metrics import Metrics
 from platform_api.problems import Problem, problem_response
+from platform_api.request_bounds import header
 
 Log = structlog.stdlib.BoundLogger
 
@@ -44,7 +45,7 @@ class RequestLog:
 
     def __init__(self, app: ASGIApp, metrics: Metrics, log: Log) -> None:
         self._app = app
-        self._metrics = metrics
+        self._metrics_of = functools.cache(metrics.of_request)
         self._log = log
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -54,18 +55,22 @@ class RequestLog:
             return
         request_id = _request_id(scope)
         scope.setdefault("state", {})["request_id"] = request_id
-        with structlog.contextvars.bound_contextvars(request_id=request_id):
+        bound = structlog.contextvars.bind_contextvars(request_id=request_id)
+        try:
             await self._measured(scope, receive, send, request_id)
+        finally:
+            structlog.contextvars.reset_contextvars(**bound)
 
     async def _measured(self, scope: Scope, receive: Receive, send: Send, request_id: str) -> None:
         started = time.perf_counter()
         status = 0
+        named = (b"x-request-id", request_id.encode())
 
         async def noting_send(message: Message) -> None:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
-                MutableHeaders(scope=message)["x-request-id"] = request_id
+                message["headers"] = [*message["headers"], named]
             await send(message)
 
         try:
@@ -82,8 +87,9 @@ class RequestLog:
     def _record(self, scope: Scope, status: int, seconds: float) -> None:
         method = scope["method"] if scope["method"] in _METHODS else "other"
         route = getattr(scope.get("route"), "path", "unmatched")
-        self._metrics.requests.labels(method, route, str(status)).inc()
-        self._metrics.request_seconds.labels(method, route).observe(seconds)
+        count, time_taken = self._metrics_of(method, route, status)
+        count.inc()
+        time_taken.observe(seconds)
         if route in _QUIET_ROUTES and status < 400:
             return
         extra = {}
@@ -95,5 +101,5 @@ class RequestLog:
 
 
 def _request_id(scope: Scope) -> str:
-    given = Headers(scope=scope).get("x-request-id", "")
+    given = header(scope, b"x-request-id")
     return given if _REQUEST_ID.fullmatch(given) else secrets.token_hex(10)

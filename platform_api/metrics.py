@@ -16,6 +16,10 @@ class Metrics:
     request_seconds: Histogram
     stripe_events: Counter
 
+    def of_request(self, method: str, route: str, status: int) -> tuple[Counter, Histogram]:
+        """Return what counts such requests and what times them."""
+        return self.requests.labels(method, route, str(status)), self.request_seconds.labels(method, route)
+
 
 def make_metrics() -> Metrics:
     """Return counters at zero, in a registry of their own."""

@@ -2,7 +2,6 @@
 
 import asyncio
 
-from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from platform_api import problems
@@ -65,7 +64,7 @@ class BodyLimit:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        declared = Headers(scope=scope).get("content-length", "0")
+        declared = header(scope, b"content-length")
         if declared.isdigit() and int(declared[:19]) > self._limit:
             await _answer(self._too_large(), scope, receive, send)
             return
@@ -74,13 +73,14 @@ class BodyLimit:
     def _limited(self, receive: Receive) -> Receive:
         seen = 0
         complete = False
-        deadline = asyncio.get_running_loop().time() + 3 * self._read_timeout
+        clock = asyncio.get_running_loop().time
+        deadline = clock() + 3 * self._read_timeout
 
         async def limited() -> Message:
             nonlocal seen, complete
             if complete:
                 return await receive()  # waits for the client to leave: no deadline belongs here
-            soon = asyncio.get_running_loop().time() + self._read_timeout
+            soon = clock() + self._read_timeout
             try:
                 async with asyncio.timeout_at(min(soon, deadline)):
                     message = await receive()
@@ -107,12 +107,17 @@ class BodyLimit:
         )
 
 
+def header(scope: Scope, name: bytes) -> str:
+    """Return the first header called `name` (lower case), or ''."""
+    return next((value.decode("latin-1") for key, value in scope["headers"] if key == name), "")
+
+
 async def _answer(problem: Problem, scope: Scope, receive: Receive, send: Send) -> None:
     await problem_response(problem, scope["state"]["request_id"])(scope, receive, send)
 
 
 def _host(scope: Scope) -> str:
-    host = Headers(scope=scope).get("host", "").lower()
+    host = header(scope, b"host").lower()
     if host.startswith("["):
         return host.partition("]")[0][1:]
     return host.rpartition(":")[0] if ":" in host else host

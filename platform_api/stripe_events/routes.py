@@ -35,8 +35,7 @@ class _PlainRoute(APIRoute):
         if scope["method"] not in (self.methods or ()):
             await super().handle(scope, receive, send)
             return
-        response = await self.endpoint(Request(scope, receive))
-        await response(scope, receive, send)
+        await (await self.endpoint(Request(scope, receive)))(scope, receive, send)
 
 
 router = APIRouter(
