@@ -1,0 +1,38 @@
+"""A person with a browser: pays on the hosted page, and opens what they bought."""
+
+import pytest
+from playwright.async_api import Page, expect
+
+from scripts.demo import customers
+from scripts.demo.customers import Buyer
+from tests.e2e.browser import open_page
+from tests.e2e.conftest import StartBerth
+from tests.e2e.harness import Berth
+
+pytestmark = [pytest.mark.cluster, pytest.mark.real_pods]
+PATIENCE = 60_000  # milliseconds
+
+
+async def test_a_person_pays_in_a_browser_and_sees_their_instance_answer(start_berth: StartBerth) -> None:
+    async with start_berth(simulated=False) as berth, open_page() as page:
+        await berth.services.start()
+        await _pay(berth, page)
+        await expect(page.get_by_role("heading", name="Thank you")).to_be_visible()
+        await berth.wait_ready()
+        url = berth.services.outside.apps_url.replace("{slug}", "acme")
+        await page.goto(url, timeout=PATIENCE)
+        await expect(page.locator("body")).to_contain_text("starter", ignore_case=True)
+
+
+async def _pay(berth: Berth, page: Page) -> None:
+    account = await customers.sign_up(
+        berth.api, Buyer("Acme", "anna@acme.example", "acme", "mindroom", "starter")
+    )
+    await page.goto(await customers.open_checkout(berth.api, account))
+    await expect(page.locator("body")).to_contain_text("$29.00")
+    card, pay = page.get_by_label("Card number"), page.get_by_role("button", name="Start trial")
+    await card.fill("4000 0000 0000 0002")
+    await pay.click()
+    await expect(page.get_by_role("alert")).to_contain_text("declined")
+    await card.fill("4242 4242 4242 4242")
+    await pay.click()
