@@ -49,9 +49,7 @@ class Decision:
 
     def save(self, *objects: Json) -> None:
         """Store objects, new or changed."""
-        for one in objects:
-            self._saved.pop(one["id"], None)
-            self._saved[one["id"]] = one
+        self._saved.update((one["id"], one) for one in objects)
 
     def remove(self, object_id: str) -> None:
         """Forget an object."""

@@ -2,17 +2,20 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Literal
 
 from sandbox.stripe_api.billing import invoicing, standing
 from sandbox.stripe_api.billing.invoicing import Attempt, Made
 from sandbox.stripe_api.billing.lines import prorations
 from sandbox.stripe_api.decision import Decision
+from sandbox.stripe_api.errors import ApiError
 from sandbox.stripe_api.objects import Json, list_of
 from sandbox.stripe_api.operation import Moment, found
 from sandbox.stripe_api.payments import Holder
 from sandbox.stripe_api.store import Query, every
 
 MOST_OWNED = 1000
+End = int | Literal["max_period_end", "min_period_end"]
 
 
 @dataclass(frozen=True)
@@ -28,6 +31,35 @@ class Farewell:
     prorate: bool = False
     invoice_now: bool = False
     details: Mapping[str, str] = field(default_factory=dict)
+
+
+def moment_of_end(wanted: End | None, subscription: Json, moment: Moment) -> int | None:
+    """When a subscription is to end, Unix seconds; None for never.
+
+    Raises:
+        ApiError: that is over.
+    """
+    ends: list[int] = [item["current_period_end"] for item in subscription["items"]["data"]]
+    match wanted:
+        case "min_period_end":
+            return min(ends)
+        case "max_period_end":
+            return max(ends)
+        case int() if wanted <= moment.now:
+            raise ApiError("cancel_at must be in the future.", param="cancel_at")
+    return wanted
+
+
+def ending_at(subscription: Json, ends: int | None, moment: Moment, *, at_period_end: bool = False) -> Json:
+    """A subscription that will end then, or, with None, that will not."""
+    reason = None if ends is None else "cancellation_requested"
+    return {
+        **subscription,
+        "cancel_at": ends,
+        "cancel_at_period_end": at_period_end,
+        "canceled_at": None if ends is None else moment.now,
+        "cancellation_details": {**subscription["cancellation_details"], "reason": reason},
+    }
 
 
 def ended_now(

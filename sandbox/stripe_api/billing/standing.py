@@ -42,7 +42,7 @@ def invoice_closed(decision: Decision, invoice: Json, moment: Moment) -> None:
     match subscription["status"]:
         case "incomplete" if invoice["status"] == "void":
             change(decision, subscription, status="incomplete_expired", ended_at=moment.now)
-        case "incomplete":
+        case "incomplete" if invoice["status"] == "paid":
             change(decision, subscription, status="active")
         case "past_due" | "unpaid" if _is_latest(invoice, subscription, decision):
             change(decision, subscription, status="active")

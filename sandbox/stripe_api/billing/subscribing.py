@@ -6,6 +6,7 @@ from typing import Literal
 
 from sandbox.stripe_api import objects
 from sandbox.stripe_api.billing import invoicing, standing
+from sandbox.stripe_api.billing.ending import End, ending_at, moment_of_end
 from sandbox.stripe_api.billing.invoicing import Attempt, Made
 from sandbox.stripe_api.billing.lines import one_time_line, recurring_line
 from sandbox.stripe_api.clocks import in_time_of
@@ -39,6 +40,8 @@ class NewSubscription:
         payment_method: the id of its own card; None to pay with the customer's default.
         one_time: what is bought along with it, and billed once, now.
         trial_end: until when it is free, Unix seconds.
+        cancel_at: when it is to end; None for never.
+        cancel_at_period_end: whether it is to end with its first period.
         more: other fields of the subscription, as they will be.
     """
 
@@ -51,6 +54,8 @@ class NewSubscription:
     redemptions: Sequence[Redemption] = ()
     behavior: PaymentBehavior = "allow_incomplete"
     holder: Holder = Holder.PRESENT
+    cancel_at: End | None = None
+    cancel_at_period_end: bool = False
     more: Mapping[str, object] = field(default_factory=dict)
 
 
@@ -142,8 +147,10 @@ def _new(decision: Decision, wanted: NewSubscription, moment: Moment) -> Json:
         "test_clock": wanted.customer["test_clock"],
         **wanted.more,
     }
-    if made["cancel_at_period_end"]:
-        made |= {"cancel_at": period_end_of(made), "canceled_at": moment.now}
+    if wanted.cancel_at_period_end:
+        return ending_at(made, period_end_of(made), moment, at_period_end=True)
+    if wanted.cancel_at is not None:
+        return ending_at(made, moment_of_end(wanted.cancel_at, made, moment), moment)
     return made
 
 

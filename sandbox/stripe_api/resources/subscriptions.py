@@ -11,7 +11,7 @@ from sandbox.stripe_api.billing.changing import (
     with_trial_until,
     without_trial,
 )
-from sandbox.stripe_api.billing.ending import Farewell, ended_now
+from sandbox.stripe_api.billing.ending import Farewell, ended_now, ending_at, moment_of_end
 from sandbox.stripe_api.billing.standing import OVER
 from sandbox.stripe_api.billing.subscribing import NewItem, NewSubscription, subscribe
 from sandbox.stripe_api.clocks import in_time_of
@@ -30,7 +30,6 @@ from sandbox.stripe_api.operation import (
     retrieval,
 )
 from sandbox.stripe_api.resources.subscription_params import (
-    CancelAt,
     Described,
     SubscriptionCancel,
     SubscriptionCreate,
@@ -60,13 +59,13 @@ def _create(asked: Asked[SubscriptionCreate]) -> Change:
         redemptions=redemptions(params.discounts, order, state, moment.now),
         behavior=params.payment_behavior,
         holder=params.holder(),
+        cancel_at=params.cancel_at,
+        cancel_at_period_end=params.cancel_at_period_end,
         more=_settings(params, {}),
     )
+    _check_end(params)
     decision = Decision(state)
-    sold = subscribe(decision, wanted, moment).subscription
-    ending = _with_end(sold, params, moment)
-    decision.save(ending)
-    return decision.change(ending)
+    return decision.change(subscribe(decision, wanted, moment).subscription)
 
 
 def _new_items(params: SubscriptionCreate, state: State) -> list[NewItem]:
@@ -181,44 +180,25 @@ def _with_cycle(subscription: Json, params: SubscriptionUpdate, state: State, mo
     return subscription
 
 
+def _check_end(params: Described) -> None:
+    if params.cancel_at is not None and params.cancel_at_period_end:
+        raise ApiError("You may only give one of cancel_at and cancel_at_period_end.", param="cancel_at")
+
+
 def _with_end(subscription: Json, params: Described, moment: Moment) -> Json:
     """A subscription that ends when it is asked to."""
     given = params.model_fields_set
-    if params.cancel_at is not None and params.cancel_at_period_end:
-        raise ApiError("You may only give one of cancel_at and cancel_at_period_end.", param="cancel_at")
+    _check_end(params)
     at_period_end = subscription["cancel_at_period_end"]
     if "cancel_at" in given:
-        return _ending(subscription, _moment_of_end(params.cancel_at, subscription, moment), moment)
+        return ending_at(subscription, moment_of_end(params.cancel_at, subscription, moment), moment)
     if "cancel_at_period_end" in given and params.cancel_at_period_end != at_period_end:
         at_period_end = params.cancel_at_period_end
         ends = period_end_of(subscription) if at_period_end else None
-        return {**_ending(subscription, ends, moment), "cancel_at_period_end": at_period_end}
+        return ending_at(subscription, ends, moment, at_period_end=at_period_end)
     if at_period_end:
         return {**subscription, "cancel_at": period_end_of(subscription)}
     return subscription
-
-
-def _moment_of_end(wanted: CancelAt, subscription: Json, moment: Moment) -> int | None:
-    ends: list[int] = [item["current_period_end"] for item in subscription["items"]["data"]]
-    match wanted:
-        case "min_period_end":
-            return min(ends)
-        case "max_period_end":
-            return max(ends)
-        case int() if wanted <= moment.now:
-            raise ApiError("cancel_at must be in the future.", param="cancel_at")
-    return wanted
-
-
-def _ending(subscription: Json, ends: int | None, moment: Moment) -> Json:
-    reason = None if ends is None else "cancellation_requested"
-    return {
-        **subscription,
-        "cancel_at": ends,
-        "cancel_at_period_end": False,
-        "canceled_at": None if ends is None else moment.now,
-        "cancellation_details": {**subscription["cancellation_details"], "reason": reason},
-    }
 
 
 def _cancel(asked: Asked[SubscriptionCancel]) -> Change:
