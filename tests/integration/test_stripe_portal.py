@@ -330,8 +330,23 @@ async def test_an_open_invoice_is_paid_with_a_new_card() -> None:
         assert "Renews on" in texts(page)
         assert (await one.now()).status == "active"
         assert (await one.api.v1.invoices.retrieve_async(owed.id)).status == "paid"
-        other = (await bought(one.api, await new_price(one.api, "other"))).latest_invoice
-        assert (await one.browser.post(f"{address}/invoices/{other}/pay")).status_code == 402
+
+
+async def test_a_customer_does_nothing_to_what_is_anothers() -> None:
+    async with shop() as one:
+        await one.do(await one.visit(), "/card", card_number="4000 0000 0000 0341")
+        await control(one.url, "POST", "clock", {"advance_seconds": 32 * 86400})
+        (owed,) = (await one.api.v1.invoices.list_async({"customer": one.customer, "status": "open"})).data
+        await one.do(await one.visit(), "/card", card_number="4242 4242 4242 4242")
+        stranger = await one.api.v1.customers.create_async()
+        address = await one.visit(customer=stranger.id)
+
+        for path in (f"{one.path}/cancel", f"{one.path}/resume", f"/invoices/{owed.id}/pay"):
+            answer = await one.browser.post(address + path, data={"when": "immediately"})
+            assert answer.status_code in (402, 404)
+
+        assert (await one.now()).status == "past_due"
+        assert owed.id not in (await one.browser.get(address)).text
 
 
 async def test_details_are_edited_as_far_as_the_configuration_lets() -> None:
