@@ -29,7 +29,10 @@ def run(*words: str | Path, cwd: Path, **environment: str) -> subprocess.Complet
 
 def test_works_from_any_folder(tmp_path: Path) -> None:
     done = run(BERTH, "catalogue", "check", "--json", cwd=tmp_path)
-    assert json.loads(done.stdout) == {"ok": True, "products": ["mindroom", "paycraft", "synthstack", "voxflow"]}
+    assert json.loads(done.stdout) == {
+        "ok": True,
+        "products": ["mindroom", "paycraft", "synthstack", "voxflow"],
+    }
     assert list(tmp_path.iterdir()) == []
 
 
