@@ -61,6 +61,8 @@ def make_app(
     public_url, url_of = settings.public_url, settings.instance_url
     portal = PortalService(pool, catalogue, gateway, public_url)
     reservations = Reservations(pool, gateway)
+    inbox = GroupCommit(pool)
+    metrics.stripe_events_waiting.set_function(lambda: inbox.under_way)
     app.state.services = Services(
         pool=pool,
         customers=CustomerService(pool),
@@ -68,7 +70,7 @@ def make_app(
         portal=portal,
         subscriptions=SubscriptionService(pool, catalogue, url_of),
         instances=InstanceService(pool, url_of),
-        events=EventIntake(settings.webhook_secrets, GroupCommit(pool), doorbell, metrics),
+        events=EventIntake(settings.webhook_secrets, inbox, doorbell, metrics),
     )
     for module in (customers, billing, instances, health):
         app.include_router(module.router)

@@ -1,6 +1,6 @@
 from dataclasses import dataclass
 
-from prometheus_client import CollectorRegistry, Counter, Histogram
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 from prometheus_client.gc_collector import GCCollector
 from prometheus_client.process_collector import ProcessCollector
 
@@ -15,6 +15,7 @@ class Metrics:
     requests: Counter
     request_seconds: Histogram
     stripe_events: Counter
+    stripe_events_waiting: Gauge
 
     def of_request(self, method: str, route: str, status: int) -> tuple[Counter, Histogram]:
         """Return what counts such requests and what times them."""
@@ -42,6 +43,11 @@ def make_metrics() -> Metrics:
             "berth_api_stripe_events",
             "Events received from Stripe, by what became of them",
             ["type", "outcome"],
+            registry=registry,
+        ),
+        stripe_events_waiting=Gauge(
+            "berth_api_stripe_events_waiting",
+            "Events received from Stripe that are not yet stored or refused",
             registry=registry,
         ),
     )

@@ -13,7 +13,7 @@ from provisioner.contract.inbox import Event, store_events
 
 _WRITERS = 2  # so that one batch is gathered and answered while another is being written
 _MAX_BATCH = 100  # events
-_MAX_WAITING = 1000  # events
+_MAX_WAITING = 400  # events, of the requests there may be at once: a flood of them leaves room for others
 _STORE_TIMEOUT = 9.0  # seconds from an event's arrival: Stripe waits about ten
 
 _Waiting = tuple[Event, asyncio.Future[bool]]
@@ -24,13 +24,15 @@ class GroupCommit:
 
     def __init__(self, pool: Pool) -> None:
         self._pool = pool
+        self._under_way = 0
         self._waiting: deque[_Waiting] = deque()
         self._writers: set[asyncio.Task[None]] = set()
         self._is_gathering = False
 
-    def __len__(self) -> int:
-        """Return how many events wait for a writer."""
-        return len(self._waiting)
+    @property
+    def under_way(self) -> int:
+        """How many events wait to be stored or refused."""
+        return self._under_way
 
     async def store(self, event: Event) -> bool:
         """Store `event`; return whether it was new, once that is committed.
@@ -42,18 +44,26 @@ class GroupCommit:
             psycopg.Error: it could not be stored, whatever else was in its batch.
             TimeoutError: it was not stored in time.
         """
-        if len(self._waiting) >= _MAX_WAITING:
+        if self._under_way >= _MAX_WAITING:
             raise Problem(problems.OVERLOADED, "Send it again in a moment.", retry_after=1)
         is_new: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
         self._waiting.append((event, is_new))
-        if not self._is_gathering and len(self._writers) < _WRITERS:
-            # The task begins after what else is ready to run, so what arrived together is stored together.
-            self._is_gathering = True
-            writer = asyncio.create_task(self._write())
-            self._writers.add(writer)
-            writer.add_done_callback(self._writers.discard)
-        async with asyncio.timeout(_STORE_TIMEOUT):
-            return await is_new
+        self._wake_writer()
+        self._under_way += 1
+        try:
+            async with asyncio.timeout(_STORE_TIMEOUT):
+                return await is_new
+        finally:
+            self._under_way -= 1
+
+    def _wake_writer(self) -> None:
+        if self._is_gathering or len(self._writers) == _WRITERS:
+            return
+        # The task begins after what else is ready to run, so what arrived together is stored together.
+        self._is_gathering = True
+        writer = asyncio.create_task(self._write())
+        self._writers.add(writer)
+        writer.add_done_callback(self._writers.discard)
 
     async def _write(self) -> None:
         self._is_gathering = False
