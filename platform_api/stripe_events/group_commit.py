@@ -80,7 +80,7 @@ class GroupCommit:
 
     async def _store_batch(self, batch: Sequence[_Waiting]) -> None:
         try:
-            new = await self._store([event for event, _ in batch])
+            new = set(await self._store([event for event, _ in batch]))
         except Exception as error:  # noqa: BLE001  # those who wait raise it
             if len(batch) > 1 and _may_be_one_events_fault(error):
                 await asyncio.gather(*(self._store_batch([one]) for one in batch))
@@ -92,6 +92,7 @@ class GroupCommit:
         for event, is_new in batch:
             if not is_new.done():
                 is_new.set_result(event.id in new)
+                new.discard(event.id)  # its double in the batch was not
 
     async def _store(self, events: Sequence[Event]) -> frozenset[str]:
         # After a restart of the database every connection in the pool is stale, and using one is how to find

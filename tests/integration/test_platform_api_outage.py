@@ -5,10 +5,19 @@ import logging
 from collections.abc import AsyncIterator
 
 import httpx
+import psycopg
 import pytest
 
 from tests.conftest import PostgresServer
-from tests.integration.platform_api_support import Api, deliver, event, make_settings, running_api, serving
+from tests.integration.platform_api_support import (
+    Api,
+    deliver,
+    event,
+    make_settings,
+    running_api,
+    serving,
+    until,
+)
 
 
 @pytest.fixture
@@ -61,3 +70,26 @@ async def test_an_event_does_not_suffer_from_connections_that_a_restart_broke(
     await asyncio.to_thread(stopped.stop)
     await asyncio.to_thread(stopped.start)
     assert (await deliver(client, event())).status_code == 200
+
+
+async def test_invariant_01_events_that_were_being_stored_when_the_database_stopped_are_not_acknowledged(
+    api: Api, client: httpx.AsyncClient, stopped: PostgresServer, database_url: str
+) -> None:
+    during = [event() for _ in range(20)]
+
+    async def all_wait() -> bool:
+        return api.metrics.registry.get_sample_value("berth_api_stripe_events_waiting") == 20
+
+    locking = await psycopg.AsyncConnection.connect(database_url)
+    await locking.execute("LOCK TABLE stripe_event")
+    sending = asyncio.gather(*(deliver(client, what) for what in during))
+    await until(all_wait)
+    await asyncio.to_thread(stopped.stop)
+    assert {answer.status_code for answer in await sending} == {503}
+    await locking.close()
+    await asyncio.to_thread(stopped.start)
+    assert await api.rows("SELECT id FROM stripe_event") == []
+    retried = await asyncio.gather(*(deliver(client, what) for what in during))
+    assert {answer.status_code for answer in retried} == {200}
+    stored = await api.rows("SELECT id FROM stripe_event")
+    assert {row[0] for row in stored} == {what["id"] for what in during}
