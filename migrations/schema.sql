@@ -115,7 +115,8 @@ CREATE TABLE public.stripe_event (
     received_at timestamp with time zone DEFAULT now() NOT NULL,
     subject_kind text,
     subject_key text
-);
+)
+WITH (toast_tuple_target='8160');
 
 CREATE TABLE public.stripe_sync (
     id boolean DEFAULT true NOT NULL,
