@@ -22,7 +22,10 @@ def environment_file() -> Path:
 
 
 def from_environment_or_demo(name: str) -> str | None:
-    """Return setting `name` from the environment (or its file), else from a running demo."""
-    if file := os.environ.get(f"{name}_FILE"):
-        return Path(file).read_text(encoding="utf-8").strip()
-    return os.environ.get(name) or dotenv_values(environment_file()).get(name)
+    """Return setting `name` from the environment (or the file it names), else so from a running demo."""
+    for settings in (os.environ, dotenv_values(environment_file())):
+        if file := settings.get(f"{name}_FILE"):
+            return Path(file).read_text(encoding="utf-8").strip()
+        if value := settings.get(name):
+            return value
+    return None

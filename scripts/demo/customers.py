@@ -41,7 +41,7 @@ class Account:
 BUYERS = (
     Buyer("Acme", "anna@acme.example", "acme", "mindroom", "starter"),
     Buyer("Globex", "hank@globex.example", "globex", "mindroom", "professional"),
-    Buyer("Initech", "bill@initech.example", "initech", "mindroom", "enterprise"),
+    Buyer("Initech", "bill@initech.example", "initech", "voxflow", "pro"),
 )
 
 

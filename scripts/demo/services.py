@@ -5,7 +5,6 @@ import sys
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from decimal import Decimal
 from functools import partial
 from pathlib import Path
 
@@ -13,16 +12,13 @@ import httpx
 from stripe import HTTPXClient, StripeClient
 
 from catalogue.loader import load_catalogue
-from catalogue.schema import Price
 from sandbox.processes import Daemon
 from scripts.demo.ports import Ports
 from scripts.stripe_catalogue.account import Account
 from scripts.stripe_catalogue.push import push
-from scripts.stripe_catalogue.quote import make_quote
 from scripts.stripe_catalogue.webhook import ensure_webhook
 
 STRIPE_KEY = "sk_test_berth_sandbox"
-AGREED = Price(lookup_key="mindroom_enterprise_month", amount=Decimal("499.00"))
 START_SECONDS = 30.0
 
 
@@ -138,7 +134,7 @@ class Services:
             await daemon.wait_ready(partial(answers, url), START_SECONDS)
         hook, file = f"{self.api_url}/webhooks/stripe", self.webhook_secret_file
         async with stripe_client(self.stripe_url) as client:
-            await sell(client)
+            await push(Account(client), load_catalogue())
             secret = await ensure_webhook(client, hook, secret_known=file.exists())
         if secret is not None:
             write_private(file, secret)
@@ -171,15 +167,6 @@ class Services:
         command = [sys.executable, "-m", module, *map(str, arguments)]
         environment = self.environment() | own
         return Daemon(name, command, self.folder, environment, working_directory=self.folder)
-
-
-async def sell(client: StripeClient) -> None:
-    """Bring the catalogue to Stripe, and agree upon a price for MindRoom's enterprise plan."""
-    catalogue = load_catalogue()
-    await push(Account(client), catalogue)
-    agreed = await client.v1.prices.list_async({"lookup_keys": [str(AGREED.lookup_key)], "limit": 1})
-    if not agreed.data:
-        await make_quote(Account(client), catalogue.products["mindroom"], "enterprise", "month", AGREED)
 
 
 @asynccontextmanager
