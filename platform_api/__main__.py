@@ -56,7 +56,7 @@ async def _serve(settings: Settings) -> None:
         # All that is made by now stays: looking through it again and again held requests up for 0.1 s.
         gc.collect()
         gc.freeze()
-        with _listener(settings) as listener, _metrics_server(settings, metrics):
+        with _listener(settings.api_port) as listener, _metrics_server(settings, metrics):
             log.info("serving", port=listener.getsockname()[1])
             await uvicorn.Server(_server_config(app)).serve(sockets=[listener])
     log.info("stopped")
@@ -75,10 +75,9 @@ def _server_config(app: FastAPI) -> uvicorn.Config:
     )
 
 
-def _listener(settings: Settings) -> socket.socket:
-    port = settings.api_port
+def _listener(port: int) -> socket.socket:
     try:
-        return socket.create_server((_HOST, port), backlog=_BACKLOG, reuse_port=settings.api_port_shared)
+        return socket.create_server((_HOST, port), backlog=_BACKLOG)
     except OSError as error:
         raise _port_error(port, "BERTH_API_PORT", error) from error
 

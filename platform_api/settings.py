@@ -16,7 +16,6 @@ class Settings(EnvironmentSettings):
     apps_url: str
     catalogue_dir: Path | None = None
     api_port: int = Field(default=8080, ge=0, le=65535)
-    api_port_shared: bool = False  # among several processes; each has a metrics port of its own
     api_metrics_port: int = Field(default=9180, ge=0, le=65535)
     api_url: str = ""
     trusted_hosts: str = "*"

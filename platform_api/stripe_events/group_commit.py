@@ -46,15 +46,17 @@ class GroupCommit:
         """
         if self._under_way >= _MAX_WAITING:
             raise Problem(problems.OVERLOADED, "Send it again in a moment.", retry_after=1)
-        is_new: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
+        loop = asyncio.get_running_loop()
+        is_new: asyncio.Future[bool] = loop.create_future()
+        timer = loop.call_later(_STORE_TIMEOUT, _give_up, is_new)
         self._waiting.append((event, is_new))
         self._wake_writer()
         self._under_way += 1
         try:
-            async with asyncio.timeout(_STORE_TIMEOUT):
-                return await is_new
+            return await is_new
         finally:
             self._under_way -= 1
+            timer.cancel()
 
     def _wake_writer(self) -> None:
         if self._is_gathering or len(self._writers) == _WRITERS:
@@ -111,3 +113,8 @@ class GroupCommit:
 def _may_be_one_events_fault(error: Exception) -> bool:
     """Say whether the database judged a statement, rather than being away."""
     return isinstance(error, psycopg.Error) and error.sqlstate is not None
+
+
+def _give_up(is_new: asyncio.Future[bool]) -> None:
+    if not is_new.done():
+        is_new.set_exception(TimeoutError())

@@ -35,7 +35,8 @@ class _PlainRoute(APIRoute):
         if scope["method"] not in (self.methods or ()):
             await super().handle(scope, receive, send)
             return
-        await (await self.endpoint(Request(scope, receive)))(scope, receive, send)
+        response = await self.endpoint(Request(scope, receive))
+        await response(scope, receive, send)
 
 
 router = APIRouter(
