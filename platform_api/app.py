@@ -49,6 +49,7 @@ def make_app(
         redirect_slashes=False,
         generate_unique_id_function=lambda route: route.name,
         redoc_url=None,
+        telemetry={"tracing": False, "metrics": False, "logs": False},  # asked for at every request otherwise
         routes=stripe_events.router.routes,
         lifespan=_lifespan(doorbell),
         middleware=[

@@ -6,7 +6,7 @@ from platform_api.database import Pool, connect
 from platform_api.logs import Log, describe
 from provisioner.contract.queue import Kind, ring
 
-_PAUSE = 0.02  # seconds from one ring to the next: a burst of events is one ring, a lone event rings at once
+_PAUSE = 0.05  # seconds from one ring to the next: a burst of events is one ring, a lone event rings at once
 
 
 class Doorbell:

@@ -23,6 +23,8 @@ _BODY = {
     ],
 }
 
+_RECEIVED = Response(Received().model_dump_json(), media_type="application/json")
+
 
 class _PlainRoute(APIRoute):
     """Documented like any other, and called with the request alone.
@@ -57,4 +59,4 @@ async def receive_stripe_event(request: Request) -> Response:
     """Take in an event. 200 means it is stored; anything else asks Stripe to send it again."""
     services = cast("Services", request.app.state.services)
     await services.events.take(await request.body(), request.headers.get("stripe-signature"))
-    return Response(Received().model_dump_json(), media_type="application/json")
+    return _RECEIVED
