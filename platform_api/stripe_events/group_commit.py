@@ -2,7 +2,7 @@
 
 import asyncio
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Coroutine, Sequence
 
 import psycopg
 
@@ -11,8 +11,8 @@ from platform_api.database import POOL_SIZE, Pool, connect
 from platform_api.problems import Problem
 from provisioner.contract.inbox import Event, store_events
 
-_WRITERS = 2  # so that one batch is gathered and answered while another is being written
-_MAX_BATCH = 100  # events
+_MAX_BATCH = 50  # events
+_MAX_WRITERS = 4  # of the pool's connections
 _MAX_WAITING = 400  # events, of the requests there may be at once: a flood of them leaves room for others
 _STORE_TIMEOUT = 9.0  # seconds from an event's arrival: Stripe waits about ten
 
@@ -26,8 +26,9 @@ class GroupCommit:
         self._pool = pool
         self._under_way = 0
         self._waiting: deque[_Waiting] = deque()
-        self._writers: set[asyncio.Task[None]] = set()
+        self._writers = 0
         self._is_gathering = False
+        self._tasks: set[asyncio.Task[None]] = set()
 
     @property
     def under_way(self) -> int:
@@ -59,18 +60,26 @@ class GroupCommit:
             timer.cancel()
 
     def _wake_writer(self) -> None:
-        if self._is_gathering or len(self._writers) == _WRITERS:
+        """Have a writer at work, and another for every full batch that waits for it."""
+        wanted = min(1 + len(self._waiting) // _MAX_BATCH, _MAX_WRITERS)
+        if self._is_gathering or self._writers >= wanted:
             return
         # The task begins after what else is ready to run, so what arrived together is stored together.
         self._is_gathering = True
-        writer = asyncio.create_task(self._write())
-        self._writers.add(writer)
-        writer.add_done_callback(self._writers.discard)
+        self._writers += 1
+        self._start(self._write())
+
+    def _start(self, work: Coroutine[None, None, None]) -> None:
+        task = asyncio.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
 
     async def _write(self) -> None:
         self._is_gathering = False
         while batch := self._next_batch():
             await self._store_batch(batch)
+        # Nothing may run between finding no batch and this, or an event would wait for a writer that is gone.
+        self._writers -= 1
 
     def _next_batch(self) -> list[_Waiting]:
         batch: list[_Waiting] = []
@@ -85,7 +94,9 @@ class GroupCommit:
             new = set(await self._store([event for event, _ in batch]))
         except Exception as error:  # noqa: BLE001  # those who wait raise it
             if len(batch) > 1 and _may_be_one_events_fault(error):
-                await asyncio.gather(*(self._store_batch([one]) for one in batch))
+                # Each by itself, and the next batch waits for none of them.
+                for one in batch:
+                    self._start(self._store_batch([one]))
                 return
             for _, is_new in batch:
                 if not is_new.done():
