@@ -3,10 +3,12 @@ from typing import TYPE_CHECKING, cast
 from fastapi import APIRouter, Request
 from fastapi.responses import Response
 from fastapi.routing import APIRoute
+from starlette.requests import ClientDisconnect
 from starlette.types import Receive, Scope, Send
 
 from platform_api import problems
 from platform_api.problems import responses
+from platform_api.request_bounds import header
 from platform_api.stripe_events.schemas import Received
 
 if TYPE_CHECKING:
@@ -58,5 +60,19 @@ router = APIRouter(
 async def receive_stripe_event(request: Request) -> Response:
     """Take in an event. 200 means it is stored; anything else asks Stripe to send it again."""
     services = cast("Services", request.app.state.services)
-    await services.events.take(await request.body(), request.headers.get("stripe-signature"))
+    signature = header(request.scope, b"stripe-signature")
+    await services.events.take(await _body(request.receive), signature or None)
     return _RECEIVED
+
+
+async def _body(receive: Receive) -> bytes:
+    """Read the whole body, which is bounded already, as one piece."""
+    pieces: list[bytes] = []
+    is_complete = False
+    while not is_complete:
+        message = await receive()
+        if message["type"] == "http.disconnect":
+            raise ClientDisconnect
+        pieces.append(message.get("body", b""))
+        is_complete = not message.get("more_body", False)
+    return b"".join(pieces)
