@@ -101,8 +101,7 @@ class Pages:
         if posted and session["status"] == "complete":
             return _leave(session)
         _check_open(session)
-        moment = in_time_of(session, self.ledger.store, self._moment(request))
-        visit = Visit(self.ledger, session, moment)
+        visit = Visit(self.ledger, session, self._buyers_moment(request, session))
         if "method" in request.path_params:
             method = visit.method(request.path_params["method"])
             return self._authentication(visit, method, fields.get("outcome"))
@@ -168,16 +167,19 @@ class Pages:
         base_url = self.base_url or str(request.base_url).rstrip("/")
         return Moment(int(self.ledger.clock()), new_id, base_url)
 
+    def _buyers_moment(self, request: Request, session: Json) -> Moment:
+        """The moment in the time of who buys, in which what they buy begins."""
+        store, moment = self.ledger.store, self._moment(request)
+        customer = None if session["customer"] is None else store.find(session["customer"])
+        return moment if customer is None else in_time_of(customer, store, moment)
+
     def _session(self, request: Request) -> Json:
         """The session as it is now: one whose time is up expires here, whoever asks first."""
         store = self.ledger.store
         session = store.find(request.path_params["session"])
         if session is None or session["object"] != "checkout.session":
             raise GoneError(404, "There is no such checkout.")
-        if (
-            session["status"] != "open"
-            or session["expires_at"] > in_time_of(session, store, self._moment(request)).now
-        ):
+        if session["status"] != "open" or session["expires_at"] > self._moment(request).now:
             return session
         with self.ledger.transaction():
             self.ledger.commit(expired(session, store), Cause())
@@ -193,7 +195,7 @@ class Pages:
 
 @dataclass(frozen=True)
 class Visit:
-    """Somebody on the page of an open session, in the session's own time."""
+    """Somebody on the page of an open session, in their own time."""
 
     ledger: Ledger
     session: Json

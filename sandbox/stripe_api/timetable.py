@@ -72,5 +72,5 @@ def due_at(found: Json) -> int | None:
 
 def clock_of(found: Json) -> str | None:
     """The test clock an object lives by; None for the sandbox's own time."""
-    clock: str | None = found.get("test_clock") or found.get("_test_clock")
+    clock: str | None = found.get("test_clock")
     return clock

@@ -11,14 +11,13 @@ def checkout_session(session_id: str, now: int, given: Mapping[str, Any]) -> Jso
     """An open session whose amounts are still to be summed up.
 
     `given` holds mode, line_items, currency, expires_at, url and what the caller chose. Kept beside what
-    Stripe shows: the customer's test clock, and what the subscription or payment intent will have.
+    Stripe shows: what the subscription or payment intent will have.
     """
     return {
         "id": session_id,
         "object": "checkout.session",
         "_payment_intent_data": given["payment_intent_data"],
         "_subscription_data": given["subscription_data"],
-        "_test_clock": given.get("test_clock"),
         "adaptive_pricing": {"enabled": False},
         "after_expiration": None,
         "allow_promotion_codes": given.get("allow_promotion_codes"),

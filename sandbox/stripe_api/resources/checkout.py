@@ -126,8 +126,10 @@ class SessionList(DatedListParams):
 def _create(asked: Asked[SessionCreate]) -> Change:
     params, state = asked.params, asked.state
     customer = None if params.customer is None else found(state, "customer", params.customer, "customer")
-    moment = asked.moment if customer is None else in_time_of(customer, state, asked.moment)
-    _check(params, moment)
+    # People visit a page in real time, so a session lives in it even if what it sells will not.
+    moment = asked.moment
+    theirs = moment if customer is None else in_time_of(customer, state, moment)
+    _check(params, theirs)
     decision = Decision(state)
     lines, currency = _lines(params, decision, moment)
     session_id = moment.new_id("cs_test")
@@ -141,12 +143,11 @@ def _create(asked: Asked[SessionCreate]) -> Change:
             "currency": currency,
             "expires_at": _expiry(params.expires_at, moment.now),
             "customer_details": _details(customer, params.customer_email),
-            "test_clock": None if customer is None else customer["test_clock"],
             "url": f"{moment.base_url}/c/pay/{session_id}",
         },
     )
     order = purchase.order_of(new, decision)
-    given = redemptions(params.discounts, order, decision, moment.now)
+    given = redemptions(params.discounts, order, decision, theirs.now)
     new = purchase.priced(new, given, decision)
     decision.save(new)
     return decision.change(new)
