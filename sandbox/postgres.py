@@ -130,7 +130,7 @@ def status(state_dir: Path) -> PostgresStatus:
 
 
 def program(name: str) -> Path:
-    """Return where one of the server's own programs stands: `psql`, `pgbench`, …
+    """Return where one of the server's own programs stands, such as `pgbench`.
 
     Raises:
         SandboxError: the wheel is not installed.
