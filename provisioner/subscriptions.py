@@ -100,8 +100,8 @@ class SubscriptionHandler:
             )
         if row.status == "active" and not standing.is_verified:
             raise PermanentError(
-                f"a free plan is only for a verified e-mail address: set email_verified_at of customer"
-                f" {row.customer_id}, then berth queue retry subscription {row.id}"
+                f"a free plan is only for a verified e-mail address: berth customers verify the address of"
+                f" customer {row.customer_id}, then berth queue retry subscription {row.id}"
             )
         # Its checkout, if it reserved a name, is of the same id.
         return Bought(row, self._free_plan(row), standing, begun=standing.now, checkout_id=row.id)
@@ -135,8 +135,8 @@ async def _bought(conn: AsyncConnection[Any], subscription: StripeSubscription, 
     if customer_id is None:
         raise PermanentError(
             f"nobody here is Stripe customer {subscription.customer_id} of subscription"
-            f" {subscription.id}: set stripe_customer_id of the customer it belongs to, then berth queue"
-            f" retry subscription {subscription.id}"
+            f" {subscription.id}: say whose it is with berth customers link <e-mail>"
+            f" {subscription.customer_id}, then berth queue retry subscription {subscription.id}"
         )
     standing = await queries.load_standing(conn, subscription.id)
     if standing.row is not None and standing.row.customer_id != customer_id:

@@ -27,7 +27,8 @@ def build_app() -> typer.Typer:
     app = typer.Typer(
         no_args_is_help=True,
         epilog=EPILOG,
-        help="Berth sells an application as isolated, per-customer instances.",
+        help="Berth sells an application as isolated, per-customer instances. Commands use the database"
+        " and the Stripe account that the environment names, else a running demo's.",
         pretty_exceptions_enable=False,
     )
     app.command(epilog="Example: berth demo, then berth demo --stop")(demo)

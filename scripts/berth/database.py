@@ -42,7 +42,7 @@ async def connect() -> AsyncIterator[AsyncConnection[Row]]:
     except OperationalError as error:
         raise CommandError(
             f"the database cannot be reached: {str(error).splitlines()[0]}",
-            "check BERTH_DATABASE_URL, and that the server is up (for the demo: berth sandbox status)",
+            "check BERTH_DATABASE_URL, and that the server is up; berth demo starts what of a demo is down",
         ) from error
     async with connection:
         yield connection

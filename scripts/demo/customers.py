@@ -101,7 +101,7 @@ async def pay(client: httpx.AsyncClient, account: Account, url: str) -> Account:
     if paid.status_code != httpx.codes.SEE_OTHER:
         raise CommandError(
             f"paying for {account.buyer.name} ended with HTTP {paid.status_code} instead of a redirect",
-            "see the stand-in's log with: berth sandbox status",
+            "see why in the stand-in's log, demo/services/stripe_api.log in the state folder",
         )
     return replace(account, paid_at=time.time())
 

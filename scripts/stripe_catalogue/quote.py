@@ -12,8 +12,8 @@ from scripts.stripe_catalogue.wanted import wanted_plan
 async def make_quote(account: Account, product: Product, plan: str, interval: Interval, price: Price) -> str:
     """Make the price at Stripe, of the Stripe product that is the plan, and return its id.
 
-    It takes the lookup key that the catalogue names without an amount, if there is one: the checkout of this
-    plan sells it from now on. Who subscribed to the price before keeps that one.
+    It takes the lookup key that the catalogue names without an amount, if there is one; the price that had it
+    sells the plan as before. Our own checkout sells neither: whoever agreed on it subscribes the customer.
 
     Raises:
         stripe.StripeError: Stripe did not answer, or refused.

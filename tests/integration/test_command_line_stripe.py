@@ -150,3 +150,44 @@ async def test_an_address_is_verified_once(pool: Pool, settings: dict[str, str])
     with pytest.raises(CommandError) as refused:
         await berth(settings, "customers", "verify", "an@example.com")
     assert "did you mean ann@example.com?" in refused.value.remedy
+
+
+async def test_who_was_made_at_stripe_by_hand_is_linked_once_and_to_one(
+    pool: Pool, settings: dict[str, str]
+) -> None:
+    await run_sql(
+        pool,
+        "INSERT INTO customer (id, email, name, stripe_customer_id)"
+        " VALUES ('c1', 'ann@example.com', 'Ann', NULL), ('c2', 'bo@example.com', 'Bo', 'cus_bo')",
+    )
+    for _ in range(2):
+        said = await berth(settings, "customers", "link", "Ann@example.com", "cus_ann", "--json")
+        assert json.loads(said)["stripe_customer_id"] == "cus_ann"
+    for email, stripe_id, why in (
+        ("ann@example.com", "cus_other", "is cus_ann at Stripe already"),
+        ("bo@example.com", "cus_ann", "is cus_bo at Stripe already"),
+        ("an@example.com", "cus_an", "no customer with the address"),
+        ("ann@example.com", "sub_1", "no customer of Stripe's"),
+    ):
+        with pytest.raises(CommandError, match=why):
+            await berth(settings, "customers", "link", email, stripe_id)
+    await run_sql(pool, "INSERT INTO customer (id, email, name) VALUES ('c3', 'cy@example.com', 'Cy')")
+    with pytest.raises(CommandError, match="cus_bo is another customer here"):
+        await berth(settings, "customers", "link", "cy@example.com", "cus_bo")
+    listed = json.loads(await berth(settings, "customers", "list", "--json"))
+    assert {row["id"]: row["stripe_customer_id"] for row in listed} == {
+        "c1": "cus_ann",
+        "c2": "cus_bo",
+        "c3": None,
+    }
+
+
+async def test_a_check_of_the_schema_fails_while_anything_is_missing(
+    empty_database_url: str, settings: dict[str, str]
+) -> None:
+    empty = settings | {"BERTH_DATABASE_URL": empty_database_url}
+    with pytest.raises(SystemExit) as missing:
+        await berth(empty, "migrate", "--check")
+    assert missing.value.code == 1
+    await berth(empty, "migrate")
+    assert "0 applied" in await berth(empty, "migrate", "--check")

@@ -225,7 +225,7 @@ async def test_a_free_plan_is_refused_without_a_verified_address_and_given_after
     before = await everything(pool)
     parked = await settle(shop, FREE)
     assert parked.state == State.PARKED
-    assert f"set email_verified_at of customer {buyer.id}" in str(parked.last_error)
+    assert f"verify the address of customer {buyer.id}" in str(parked.last_error)
     assert await everything(pool) == before
     await run_sql(pool, "UPDATE customer SET email_verified_at = now()")
     assert (await settle(shop, FREE)).last_error is None

@@ -99,7 +99,10 @@ def quote(
     interval: Annotated[Interval, typer.Option(help="How often it is paid.")] = "month",
     as_json: JsonFlag = False,
 ) -> None:
-    """Make a price at Stripe that was agreed upon with one customer; subscribed to it, they have the plan."""
+    """Make a price at Stripe that was agreed upon with one customer; subscribed to it, they have the plan.
+
+    Checkout does not sell it: subscribe the customer to it at Stripe, as docs/stripe.md says.
+    """
     folder = os.environ.get(SETTING)
     found, name = _find(load_catalogue(Path(folder) if folder else None), product, plan)
     price = _price(amount)

@@ -53,7 +53,7 @@ def list_(
 
 @app.command(epilog="Example: berth instances show acme")
 def show(name: Name, as_json: JsonFlag = False) -> None:
-    """Show one instance: phase, conditions, size and its timeline from payment to ready."""
+    """Show one instance: phase, conditions, size and the newest of its timeline."""
     row, events = asyncio.run(_show(name))
     if as_json:
         print_json({**row, "url": _url(row), "events": events})
@@ -113,7 +113,7 @@ def final_backup(
     by: Annotated[str, typer.Option(help="Who restored it and saw that it is good.")],
     as_json: JsonFlag = False,
 ) -> None:
-    """Record that a suspended instance's last backup was verified: without it, nothing is ever deleted."""
+    """Record that a suspended instance's last backup was verified: without it, no data is ever deleted."""
     row = asyncio.run(_final_backup(name, f"{where}, verified by {by}"))
     if as_json:
         print_json({"instance": row["id"], "final_backup": where, "verified_by": by})

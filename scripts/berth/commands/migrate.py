@@ -21,5 +21,5 @@ def migrate(
         print_json(result)
     else:
         console.print(str(result))
-    if check and result.applied:
+    if result.pending:
         raise typer.Exit(1)

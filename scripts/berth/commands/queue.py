@@ -14,7 +14,9 @@ from scripts.berth.output import CommandError, JsonFlag, console, print_fields, 
 app = typer.Typer(no_args_is_help=True, help="See and mend the work queue.")
 
 KindArgument = Annotated[Kind, typer.Argument(help="The object's kind.")]
-KeyArgument = Annotated[str, typer.Argument(help="The object's key, such as sub_… or an instance's id.")]
+KeyArgument = Annotated[
+    str, typer.Argument(help="The object's key: ch_…, sub_…, an instance's id, an e-mail's number.")
+]
 
 
 @app.command("list", epilog="Example: berth queue list --state parked")

@@ -33,7 +33,10 @@ from scripts.berth.progress import RichProgress
 from scripts.berth.stripe_account import stripe_client
 from scripts.state import from_environment_or_demo
 
-app = typer.Typer(no_args_is_help=True, help="Compare with Stripe, and see and replay its events.")
+app = typer.Typer(
+    no_args_is_help=True,
+    help="Set up Stripe's webhook, compare with Stripe, replay its events, clear reviews.",
+)
 app.add_typer(reviews.app, name="reviews")
 app.command(epilog=WEBHOOK_EXAMPLE)(webhook)
 

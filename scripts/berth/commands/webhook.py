@@ -20,10 +20,10 @@ WEBHOOK_EXAMPLE = (
 def webhook(
     url: Annotated[str, typer.Argument(help="Where platform_api answers: https://api…/webhooks/stripe.")],
     secret_file: Annotated[
-        Path, typer.Option(help="Where the signing secret is, or goes: BERTH_WEBHOOK_SECRET_FILE.")
+        Path, typer.Option(help="File of the signing secret, written if it is new; platform_api reads it.")
     ],
     replace: Annotated[
-        bool, typer.Option("--replace", help="Make the endpoint anew, with a new secret.")
+        bool, typer.Option("--replace", help="Make the endpoint anew; its old secret is void at once.")
     ] = False,
     as_json: JsonFlag = False,
 ) -> None:
