@@ -8,6 +8,7 @@ from sandbox.stripe_api.objects import Json, list_of, public
 from sandbox.stripe_api.store import Query, State, every
 
 DEEPEST_EXPANSION = 4
+"""Levels, the `data` of a list among them: https://docs.stripe.com/api/expanding_objects."""
 MOST_INCLUDED = 10
 
 _EXPANDABLE = {
@@ -94,8 +95,11 @@ def expanded(answer: Json, paths: list[str], state: State) -> Json:
     """
     for path in paths:
         segments = path.split(".")
-        if len([part for part in segments if part != "data"]) > DEEPEST_EXPANSION:
-            raise ApiError(f"You cannot expand more than {DEEPEST_EXPANSION} levels: {path}", param="expand")
+        if len(segments) > DEEPEST_EXPANSION:
+            raise ApiError(
+                f"You cannot expand more than {DEEPEST_EXPANSION} levels of a property. Property: {path}",
+                param="expand",
+            )
         answer = _expand(answer, segments, state, path, answer["object"])
     return answer
 
@@ -123,7 +127,8 @@ def _expand(node: Json, segments: list[str], state: State, path: str, place: str
     elif isinstance(node.get(name), dict | list):
         value = node[name]
     else:
-        raise ApiError(f"This property cannot be expanded ({path}).", param="expand")
+        hint = f" You may want to try expanding 'data.{path}' instead." if place == "list" else ""
+        raise ApiError(f"This property cannot be expanded ({path}).{hint}", param="expand")
     if rest:
         value = _deeper(value, rest, state, path, f"{place}.{name}")
     return {**node, name: value}
