@@ -146,9 +146,9 @@ class Berth:
                     continue
         await run_sql(self.pool, "UPDATE work_item SET lease_until = now() WHERE lease_until IS NOT NULL")
 
-    async def decide_all_again(self) -> None:
-        """What time alone decides is due by the world's clock, not by Stripe's: look at everything now."""
-        await run_sql(self.pool, "UPDATE work_item SET due_at = now() WHERE parked_at IS NULL")
+    async def let_time_decide(self) -> None:
+        """Look now at what is planned for later: a test clock's time is ahead of the database's."""
+        await run_sql(self.pool, "UPDATE work_item SET due_at = now() WHERE due_at IS NOT NULL")
         await self.work()
 
     async def rows(self, query: str) -> list[Row]:
@@ -212,7 +212,7 @@ class World:
             if history.heal in ("sweep", "both"):
                 await berth.sweep.run()
             await berth.work()
-            await berth.decide_all_again()
+            await berth.let_time_decide()
 
     async def _trouble(self, step: Step) -> None:
         late = LATE if step.late else 0
