@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from decimal import ROUND_HALF_UP, Decimal
+from typing import NamedTuple
 
 from sandbox.stripe_api import objects
 from sandbox.stripe_api.errors import ApiError, missing_object
@@ -29,13 +30,30 @@ class Redemption:
     promotion_code: Json | None = None
 
 
+class Position(NamedTuple):
+    """What a discount may take a part of: some of a product, for an amount in the smallest unit."""
+
+    product: str
+    amount: int
+
+
+def position(price: Json, quantity: int) -> Position:
+    """So many of a price."""
+    return Position(price["product"], price["unit_amount"] * quantity)
+
+
 @dataclass(frozen=True)
 class Order:
-    """What a coupon is to be redeemed for; `subtotal` in the currency's smallest unit."""
+    """What a coupon is to be redeemed for."""
 
     customer: str | None
-    subtotal: int
     currency: str
+    sold: Sequence[Position]
+
+    @property
+    def subtotal(self) -> int:
+        """What it costs together, in the currency's smallest unit."""
+        return sum(one.amount for one in self.sold)
 
 
 @dataclass(frozen=True)
@@ -125,10 +143,17 @@ def found_coupon(state: State, coupon_id: str, param: str = "id") -> Json:
 
 
 def _check_coupon(coupon: Json, order: Order, now: int, param: str) -> None:
-    if not is_valid(coupon, now):
+    if not _is_valid(coupon, now):
         raise ApiError(f"Coupon {coupon['id']} is used up or expired.", "coupon_expired", param)
     if coupon["currency"] not in (None, order.currency):
         raise ApiError(f"Coupon {coupon['id']} is in another currency than the order.", param=param)
+    if not any(_applies(coupon, one.product) for one in order.sold):
+        raise ApiError(f"Coupon {coupon['id']} applies to nothing in this order.", param=param)
+
+
+def _applies(coupon: Json, product: str) -> bool:
+    products = coupon.get("_products")
+    return products is None or product in products
 
 
 def _has_paid(customer: str | None, state: State) -> bool:
@@ -137,20 +162,25 @@ def _has_paid(customer: str | None, state: State) -> bool:
     return bool(every(state, Query("charge", label=customer, keep=lambda one: bool(one["paid"])), 1))
 
 
-def is_valid(coupon: Json, now: int) -> bool:
-    """Whether a coupon can still be redeemed."""
-    return not coupon["_deleted"] and _is_left(coupon, coupon["redeem_by"], now)
-
-
 def is_active(code: Json, state: State, now: int) -> bool:
-    """Whether a promotion code can still be redeemed: it and its coupon."""
+    """Whether a promotion code can be redeemed at that time: it and its coupon."""
     coupon = found(state, "coupon", code["promotion"]["coupon"])
-    return bool(code["active"]) and _is_left(code, code["expires_at"], now) and is_valid(coupon, now)
+    return code["active"] and _is_in_time(code["expires_at"], now) and _is_valid(coupon, now)
 
 
-def _is_left(redeemable: Json, ends: int | None, now: int) -> bool:
+def _is_valid(coupon: Json, now: int) -> bool:
+    return coupon["valid"] and _is_in_time(coupon["redeem_by"], now)
+
+
+def _is_in_time(ends: int | None, now: int) -> bool:
+    """Whether that is still to come in its customer's time, which may be a test clock's."""
+    return ends is None or now < ends
+
+
+def is_used_up(redeemable: Json) -> bool:
+    """Whether a coupon or a promotion code was redeemed as often as it can be."""
     most = redeemable["max_redemptions"]
-    return (most is None or redeemable["times_redeemed"] < most) and (ends is None or now < ends)
+    return most is not None and redeemable["times_redeemed"] >= most
 
 
 def redeemed(
@@ -180,24 +210,30 @@ def counted(given: Sequence[Redemption]) -> tuple[Json, ...]:
 
 
 def _once_more(one: Json) -> Json:
-    times, most = one["times_redeemed"] + 1, one["max_redemptions"]
+    once_more = {**one, "times_redeemed": one["times_redeemed"] + 1}
     redeemable = "valid" if one["object"] == "coupon" else "active"
-    left = one[redeemable] and (most is None or times < most)
-    return {**one, "times_redeemed": times, redeemable: left}
+    return {**once_more, redeemable: one[redeemable] and not is_used_up(once_more)}
 
 
-def cuts(discounts: Sequence[Json], amounts: Sequence[int], state: State, now: int) -> tuple[Cut, ...]:
-    """What the discounts that apply now take off an invoice's lines, one after the other, if anything."""
-    left = list(amounts)
-    made: list[Cut] = []
-    for discount in discounts:
-        if discount["end"] is not None and discount["end"] <= now:
-            continue
-        off = amounts_off(found(state, "coupon", discount["source"]["coupon"]), left)
+def cuts(discounts: Sequence[Json], sold: Sequence[Position], state: State, now: int) -> tuple[Cut, ...]:
+    """What the discounts that apply now take off what is sold, one after the other, if anything."""
+    current = [one for one in discounts if one["end"] is None or now < one["end"]]
+    off = each_off([found(state, "coupon", one["source"]["coupon"]) for one in current], sold)
+    return tuple(Cut(one["id"], amounts) for one, amounts in zip(current, off, strict=True) if any(amounts))
+
+
+def each_off(coupons: Sequence[Json], sold: Sequence[Position]) -> list[tuple[int, ...]]:
+    """What each coupon takes off what is sold, in turn: of what those before it left."""
+    left = [one.amount for one in sold]
+    each: list[tuple[int, ...]] = []
+    for coupon in coupons:
+        within = [
+            amount if _applies(coupon, one.product) else 0 for amount, one in zip(left, sold, strict=True)
+        ]
+        off = amounts_off(coupon, within)
         left = [amount - taken for amount, taken in zip(left, off, strict=True)]
-        if any(off):
-            made.append(Cut(discount["id"], off))
-    return tuple(made)
+        each.append(off)
+    return each
 
 
 def lasting(discounts: Sequence[Json], state: State, now: int) -> tuple[Json, ...]:

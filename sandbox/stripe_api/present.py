@@ -25,6 +25,7 @@ _EXPANDABLE = {
         "subscription",
     },
     "checkout.session.discounts": {"coupon", "promotion_code"},
+    "coupon": {"applies_to"},
     "customer": {"default_source", "subscriptions", "test_clock"},
     "customer.invoice_settings": {"default_payment_method"},
     "discount": {"customer", "promotion_code"},
@@ -75,6 +76,9 @@ def shown(found: Json, state: State) -> Json:
             return {**found, "features": _without_products(found["features"])}
         case "checkout.session":
             return {name: value for name, value in found.items() if name != "line_items"}
+        case "promotion_code":
+            coupon = state.find(found["promotion"]["coupon"])
+            return {**found, "active": bool(found["active"] and coupon and coupon["valid"])}
         case "webhook_endpoint":
             return {name: value for name, value in found.items() if name != "secret"}
         case _:
@@ -162,6 +166,12 @@ def _refunds(charge: Json, state: State) -> Json:
     return list_of([shown(one, state) for one in found], f"/v1/charges/{charge['id']}/refunds")
 
 
+def _products(coupon: Json, state: State) -> Json | None:
+    """The only products a coupon takes something off; None for all."""
+    products = _stored(coupon, state).get("_products")
+    return None if products is None else {"products": products}
+
+
 def _stored(node: Json, state: State) -> Json:
     found = state.find(node["id"])
     if found is None:
@@ -195,6 +205,7 @@ def _subscriptions(customer: Json, state: State) -> Json:
 _INCLUDED: Mapping[tuple[str, str], Callable[[Json, State], object]] = {
     ("charge", "refunds"): _refunds,
     ("checkout.session", "line_items"): lambda one, state: line_items(_stored(one, state), state),
+    ("coupon", "applies_to"): _products,
     ("customer", "subscriptions"): _subscriptions,
     ("invoice", "confirmation_secret"): _confirmation_secret,
     ("invoice", "payments"): _payments,

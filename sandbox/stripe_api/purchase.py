@@ -9,9 +9,11 @@ from sandbox.stripe_api.decision import Decision
 from sandbox.stripe_api.discounts import (
     DiscountChoice,
     Order,
+    Position,
     Redemption,
-    amounts_off,
     counted,
+    each_off,
+    position,
     redemptions,
     typed_code,
 )
@@ -41,25 +43,26 @@ def trial_end(session: Json, now: int) -> int | None:
 
 def order_of(session: Json, state: State) -> Order:
     """What coupons are redeemed for: everything sold, whether it is due now or after a trial."""
-    return Order(session["customer"], sum(_full_amounts(session, state)), session["currency"])
+    return Order(session["customer"], session["currency"], _sold(session, state))
 
 
-def _full_amounts(session: Json, state: State) -> list[int]:
-    items = session["line_items"]
-    return [found(state, "price", item["price"])["unit_amount"] * item["quantity"] for item in items]
+def _sold(session: Json, state: State) -> list[Position]:
+    return [
+        position(found(state, "price", item["price"]), item["quantity"]) for item in session["line_items"]
+    ]
 
 
 def priced(session: Json, given: Sequence[Redemption], state: State) -> Json:
     """The session with these coupons, and its amounts: what recurs costs nothing now if it has a trial."""
     free = trial_end(session, 0) is not None
     items = session["line_items"]
-    due = [
-        0 if free and found(state, "price", item["price"])["recurring"] else amount
-        for item, amount in zip(items, _full_amounts(session, state), strict=True)
+    sold = [
+        one._replace(amount=0) if free and found(state, "price", item["price"])["recurring"] else one
+        for item, one in zip(items, _sold(session, state), strict=True)
     ]
+    due = [one.amount for one in sold]
     left = due
-    for one in given:
-        off = amounts_off(one.coupon, left)
+    for off in each_off([one.coupon for one in given], sold):
         left = [amount - taken for amount, taken in zip(left, off, strict=True)]
     return {
         **session,

@@ -60,6 +60,10 @@ def due_at(found: Json) -> int | None:
     match found["object"]:
         case "checkout.session":
             due = found["expires_at"] if found["status"] == "open" else None
+        case "coupon" if found["valid"]:
+            due = found["redeem_by"]
+        case "promotion_code" if found["active"]:
+            due = found["expires_at"]
         case "subscription":
             milestone = next_milestone(found)
             due = None if milestone is None else milestone[0]

@@ -518,6 +518,57 @@ async def test_an_active_code_is_found_by_its_name_once(api: stripe.StripeClient
     assert [one.id for one in found.data] == [second.id]
 
 
+async def test_a_coupon_takes_something_off_its_products_alone(api: stripe.StripeClient) -> None:
+    plan, other = await new_price(api), await new_price(api, "other", 1000)
+    coupon = await api.v1.coupons.create_async(
+        {"amount_off": 1500, "currency": "usd", "applies_to": {"products": [str(other.product)]}}
+    )
+    lines = [{"price": plan.id, "quantity": 1}, {"price": other.id, "quantity": 1}]
+
+    both = await open_session(api, plan.id, line_items=lines, discounts=[{"coupon": coupon.id}])
+    with pytest.raises(stripe.InvalidRequestError, match="nothing in this order"):
+        await open_session(api, plan.id, discounts=[{"coupon": coupon.id}])
+
+    assert (both.amount_subtotal, both.amount_total) == (3900, 2900)
+    seen = await api.v1.coupons.retrieve_async(coupon.id, {"expand": ["applies_to"]})
+    assert "applies_to" not in coupon
+    assert seen.applies_to is not None
+    assert seen.applies_to.products == [other.product]
+
+
+async def test_a_coupon_and_its_codes_end_with_its_time(api: stripe.StripeClient, server: Server) -> None:
+    now = int(server.ledger.clock())
+    coupon = await api.v1.coupons.create_async({"percent_off": 25, "redeem_by": now + 1000})
+    given: Any = {"promotion": {"type": "coupon", "coupon": coupon.id}}
+    lasting = await api.v1.promotion_codes.create_async(given)
+    brief = await api.v1.promotion_codes.create_async({**given, "expires_at": now + 500})
+    for beyond in ({"expires_at": now + 1001}, {"max_redemptions": 2}):
+        if "max_redemptions" in beyond:
+            single = await api.v1.coupons.create_async({"percent_off": 5, "max_redemptions": 1})
+            given = {"promotion": {"type": "coupon", "coupon": single.id}}
+        with pytest.raises(stripe.InvalidRequestError, match="coupon's"):
+            await api.v1.promotion_codes.create_async({**given, **beyond})
+
+    async def standing() -> list[object]:
+        codes = await api.v1.promotion_codes.list_async(
+            {"coupon": coupon.id, "expand": ["data.promotion.coupon"]}
+        )
+        coupons = [code.promotion.coupon for code in codes.data]
+        return [code.active for code in codes.data] + [
+            one.valid for one in coupons if isinstance(one, stripe.Coupon)
+        ]
+
+    assert await standing() == [True, True, True, True]
+    await control(server.url, "POST", "clock", {"advance_seconds": 501})
+    assert await standing() == [False, True, True, True]
+    with pytest.raises(stripe.InvalidRequestError, match="expired"):
+        await api.v1.promotion_codes.update_async(brief.id, {"active": True})
+    await control(server.url, "POST", "clock", {"advance_seconds": 500})
+    assert await standing() == [False, False, False, False]
+    active = await api.v1.promotion_codes.list_async({"active": True, "coupon": coupon.id})
+    assert (active.data, (await api.v1.promotion_codes.retrieve_async(lasting.id)).active) == ([], False)
+
+
 async def test_what_a_mode_cannot_sell_is_refused(api: stripe.StripeClient) -> None:
     monthly, once = await new_price(api), await one_time_price(api)
 

@@ -323,9 +323,12 @@ def test_a_caller_may_want_an_error_instead_of_an_incomplete_subscription(world:
 
 def test_an_authentication_completes_what_was_incomplete(world: World) -> None:
     customer = world.customer("pm_card_authenticationRequired")
-    expand = {"0": "latest_invoice.payments.data.payment.payment_intent"}
-    subscription = world.subscribe(customer, world.price(), expand=expand)
-    payment = subscription["latest_invoice"]["payments"]["data"][0]
+    subscription = world.subscribe(customer, world.price(), expand={"0": "latest_invoice"})
+    expand = {"expand": {"0": "payments.data.payment.payment_intent"}}
+    invoice = world.call(
+        "GET", "/v1/invoices/{invoice}", expand, invoice=subscription["latest_invoice"]["id"]
+    )
+    payment = invoice["payments"]["data"][0]
     intent = payment["payment"]["payment_intent"]
     assert (subscription["status"], payment["status"], intent["status"]) == (
         "incomplete",

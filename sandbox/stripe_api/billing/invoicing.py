@@ -8,7 +8,7 @@ from sandbox.stripe_api.billing import standing
 from sandbox.stripe_api.billing.dunning import settings_in
 from sandbox.stripe_api.billing.lines import discounts_of
 from sandbox.stripe_api.decision import Decision
-from sandbox.stripe_api.discounts import Cut, cuts, lasting
+from sandbox.stripe_api.discounts import Cut, Position, cuts, lasting
 from sandbox.stripe_api.errors import ApiError
 from sandbox.stripe_api.objects import Bill, BillingReason, BillLine, Json, Period, list_of
 from sandbox.stripe_api.operation import Moment, found
@@ -65,7 +65,7 @@ def draft(
     billed = [objects.invoice_line(moment.new_id("il"), invoice_id, line, subscription) for line in all_lines]
     drawn = objects.invoice(invoice_id, moment.now, bill, billed)
     discounts = discounts_of(subscription, decision)
-    taken = cuts(discounts, [_discountable(line) for line in billed], decision, moment.now)
+    taken = cuts(discounts, [_position(line) for line in billed], decision, moment.now)
     drawn = _due({**_discounted(drawn, taken), "starting_balance": customer["balance"]})
     drawn |= {"auto_advance": not made.is_left_alone, "automatically_finalizes_at": made.finalizes_at}
     decision.save(drawn, *({**item, "invoice": invoice_id} for item in waiting))
@@ -98,10 +98,10 @@ def waiting_items(decision: Decision, subscription: Json) -> list[Json]:
     return list(every(decision, wanted, MOST_WAITING))[::-1]
 
 
-def _discountable(line: Json) -> int:
+def _position(line: Json) -> Position:
     """What of a line a discount may take a part of; prorations already are after discounts."""
-    amount: int = line["amount"] if line["discountable"] else 0
-    return amount
+    product: str = line["pricing"]["price_details"]["product"]
+    return Position(product, line["amount"] if line["discountable"] else 0)
 
 
 def _discounted(invoice: Json, made: Sequence[Cut]) -> Json:

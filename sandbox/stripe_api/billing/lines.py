@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from decimal import ROUND_HALF_UP, Decimal
 
-from sandbox.stripe_api.discounts import cuts
+from sandbox.stripe_api.discounts import cuts, position
 from sandbox.stripe_api.money import amount_text
 from sandbox.stripe_api.objects import BillLine, Json, Period
 from sandbox.stripe_api.operation import found
@@ -97,8 +97,9 @@ def _sold(item: Json | None) -> object:
 def _net_amounts(subscription: Json, state: State, now: int) -> Mapping[str, int]:
     """What a period of each item costs after the subscription's discounts."""
     items = subscription["items"]["data"]
-    amounts = [found(state, "price", item["price"])["unit_amount"] * item["quantity"] for item in items]
-    for cut in cuts(discounts_of(subscription, state), amounts, state, now):
+    sold = [position(found(state, "price", item["price"]), item["quantity"]) for item in items]
+    amounts = [one.amount for one in sold]
+    for cut in cuts(discounts_of(subscription, state), sold, state, now):
         amounts = [amount - off for amount, off in zip(amounts, cut.amounts, strict=True)]
     return {item["id"]: amount for item, amount in zip(items, amounts, strict=True)}
 

@@ -16,13 +16,18 @@ from sandbox.stripe_api.timetable import Milestone, next_milestone
 
 def passed(due: Json, state: State, moment: Moment) -> Change:
     """What happens to an object at the moment `timetable.due_at` names for it."""
-    if due["object"] == "checkout.session":
-        return checkout.expired(due, state)
     decision = Decision(state)
-    if due["object"] == "invoice":
-        _pass_invoice(decision, due, moment)
-    else:
-        _pass_subscription(decision, due, moment)
+    match due["object"]:
+        case "checkout.session":
+            return checkout.expired(due, state)
+        case "coupon":
+            decision.save({**due, "valid": False})
+        case "promotion_code":
+            decision.save({**due, "active": False})
+        case "invoice":
+            _pass_invoice(decision, due, moment)
+        case _:
+            _pass_subscription(decision, due, moment)
     return decision.change(found(decision, due["object"], due["id"]))
 
 

@@ -9,12 +9,14 @@ from sandbox.stripe_api.objects.common import Json
 def coupon(coupon_id: str, now: int, given: Mapping[str, Any]) -> Json:
     """A coupon nobody has redeemed; `given` holds duration, and percent_off or amount_off with currency.
 
-    `_deleted` coupons cannot be redeemed or seen, and still count where they were redeemed.
+    `_deleted` coupons cannot be redeemed or seen, and still count where they were redeemed. `_products` are
+    the ids of the only products it takes something off, None for all of them.
     """
     return {
         "id": coupon_id,
         "object": "coupon",
         "_deleted": False,
+        "_products": given.get("products"),
         "amount_off": given.get("amount_off"),
         "created": now,
         "currency": given.get("currency"),

@@ -1,12 +1,11 @@
 """Coupons and promotion codes."""
 
-from collections.abc import Callable
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, Field
 
 from sandbox.stripe_api import objects
-from sandbox.stripe_api.discounts import found_coupon, is_active, is_valid
+from sandbox.stripe_api.discounts import found_coupon, is_active, is_used_up
 from sandbox.stripe_api.errors import ApiError
 from sandbox.stripe_api.objects import Json
 from sandbox.stripe_api.operation import (
@@ -25,6 +24,7 @@ from sandbox.stripe_api.params import (
     Count,
     DatedListParams,
     Flag,
+    FormList,
     Metadata,
     MetadataChange,
     Nested,
@@ -39,7 +39,10 @@ from sandbox.stripe_api.store import Query, State, every
 _RANDOM_LENGTH = 8
 Positive = Annotated[int, Field(ge=1, le=999_999_999)]
 Code = Annotated[str, Field(pattern=r"^[A-Za-z0-9-]{1,500}$"), AfterValidator(str.upper)]
-P = TypeVar("P", bound=Params)
+
+
+class _AppliesTo(Nested):
+    products: Annotated[FormList[Text], Field(min_length=1)]
 
 
 class CouponCreate(Params):
@@ -54,6 +57,7 @@ class CouponCreate(Params):
     max_redemptions: Positive | None = None
     name: Annotated[str, Field(min_length=1, max_length=40)] | None = None
     redeem_by: Timestamp | None = None
+    applies_to: _AppliesTo | None = None
     metadata: Metadata = Field(default_factory=dict)
 
 
@@ -116,10 +120,13 @@ def _create_coupon(asked: Asked[CouponCreate]) -> Change:
         )
     if params.redeem_by is not None and params.redeem_by <= moment.now:
         raise ApiError("redeem_by must be in the future.", param="redeem_by")
+    products = None if params.applies_to is None else params.applies_to.products
+    for position, product in enumerate(products or []):
+        found(asked.state, "product", product, f"applies_to[products][{position}]")
     coupon_id = params.id or _random(asked)
     if asked.state.find(coupon_id) is not None:
         raise ApiError("Coupon already exists.", "resource_already_exists", "id")
-    new = objects.coupon(coupon_id, moment.now, params.model_dump())
+    new = objects.coupon(coupon_id, moment.now, {**params.model_dump(), "products": products})
     answer = shown(new, asked.state)
     return Change(answer, (new,), (Draft("coupon.created", answer),))
 
@@ -133,11 +140,15 @@ def _update_coupon(asked: Asked[CouponUpdate]) -> Change:
     return update("coupon", old, updated(old, asked.params, ("name",)), asked.state)
 
 
+def _retrieve_coupon(asked: Asked[Params]) -> Change:
+    return Change(shown(found_coupon(asked.state, asked.ids["coupon"]), asked.state))
+
+
 def _delete_coupon(asked: Asked[Params]) -> Change:
     old = found_coupon(asked.state, asked.ids["coupon"])
     event = Draft("coupon.deleted", {**shown(old, asked.state), "valid": False})
     answer = {"id": old["id"], "object": "coupon", "deleted": True}
-    return Change(answer, ({**old, "_deleted": True},), (event,))
+    return Change(answer, ({**old, "_deleted": True, "valid": False},), (event,))
 
 
 def _coupons(asked: Asked[DatedListParams]) -> Query:
@@ -155,12 +166,22 @@ def _create_code(asked: Asked[CodeCreate]) -> Change:
         raise ApiError(
             "minimum_amount and minimum_amount_currency go together.", param="restrictions[minimum_amount]"
         )
+    _check_within(params, coupon)
     code = params.code or _random(asked)
     if params.active:
         _check_free(code, state, moment.now)
     given = {**params.model_dump(), "code": code, "coupon": coupon["id"]}
     new = objects.promotion_code(moment.new_id("promo"), moment.now, given)
-    return Change(new, (new,), (Draft("promotion_code.created", new),))
+    answer = shown(new, state)
+    return Change(answer, (new,), (Draft("promotion_code.created", answer),))
+
+
+def _check_within(params: CodeCreate, coupon: Json) -> None:
+    """A code goes no further than its coupon."""
+    for own, limit in (("expires_at", "redeem_by"), ("max_redemptions", "max_redemptions")):
+        wanted, most = getattr(params, own), coupon[limit]
+        if wanted is not None and most is not None and wanted > most:
+            raise ApiError(f"{own} cannot be later or more than the coupon's {limit}.", param=own)
 
 
 def _check_free(code: str, state: State, now: int) -> None:
@@ -173,6 +194,8 @@ def _update_code(asked: Asked[CodeUpdate]) -> Change:
     old = found(asked.state, "promotion_code", asked.ids["promotion_code"])
     new = updated(old, asked.params, ("active",))
     if new["active"] and not old["active"]:
+        if is_used_up(old) or not is_active(new, asked.state, asked.moment.now):
+            raise ApiError("This code, or its coupon, has expired or is used up: make a new one.")
         _check_free(new["code"], asked.state, asked.moment.now)
     return update("promotion_code", old, new, asked.state)
 
@@ -192,38 +215,17 @@ def _codes(asked: Asked[CodeList]) -> Query:
     )
 
 
-def _as_of_now(operation: Operation[P], current: Callable[[Json, State, int], Json]) -> Operation[P]:
-    """The operation with what time and redemptions have made of each object it answers."""
-
-    def run(asked: Asked[P]) -> Change:
-        answer = operation.run(asked).answer
-        now = asked.moment.now
-        if answer["object"] != "list":
-            return Change(current(answer, asked.state, now))
-        return Change({**answer, "data": [current(one, asked.state, now) for one in answer["data"]]})
-
-    return Operation(operation.method, operation.path, operation.params, run)
-
-
-def _current_coupon(coupon: Json, state: State, now: int) -> Json:
-    return {**coupon, "valid": is_valid(found_coupon(state, coupon["id"]), now)}
-
-
-def _current_code(code: Json, state: State, now: int) -> Json:
-    return {**code, "active": is_active(code, state, now)}
-
-
 def operations() -> tuple[Operation[Any], ...]:
     """Every call about coupons and promotion codes."""
     coupon, code = "/v1/coupons/{coupon}", "/v1/promotion_codes/{promotion_code}"
     return (
         Operation("POST", "/v1/coupons", CouponCreate, _create_coupon),
-        _as_of_now(listing("/v1/coupons", DatedListParams, _coupons), _current_coupon),
-        _as_of_now(retrieval(coupon, "coupon"), _current_coupon),
+        listing("/v1/coupons", DatedListParams, _coupons),
+        Operation("GET", coupon, Params, _retrieve_coupon),
         Operation("POST", coupon, CouponUpdate, _update_coupon),
         Operation("DELETE", coupon, Params, _delete_coupon),
         Operation("POST", "/v1/promotion_codes", CodeCreate, _create_code),
-        _as_of_now(listing("/v1/promotion_codes", CodeList, _codes), _current_code),
-        _as_of_now(retrieval(code, "promotion_code"), _current_code),
+        listing("/v1/promotion_codes", CodeList, _codes),
+        retrieval(code, "promotion_code"),
         Operation("POST", code, CodeUpdate, _update_code),
     )

@@ -16,7 +16,7 @@ from sandbox.stripe_api.billing.standing import OVER
 from sandbox.stripe_api.billing.subscribing import NewItem, NewSubscription, subscribe
 from sandbox.stripe_api.clocks import in_time_of
 from sandbox.stripe_api.decision import Decision
-from sandbox.stripe_api.discounts import Order, counted, redeemed, redemptions
+from sandbox.stripe_api.discounts import Order, counted, position, redeemed, redemptions
 from sandbox.stripe_api.errors import ApiError, missing_object
 from sandbox.stripe_api.objects import Json
 from sandbox.stripe_api.operation import (
@@ -49,7 +49,7 @@ def _create(asked: Asked[SubscriptionCreate]) -> Change:
     moment = in_time_of(customer, state, asked.moment)
     items = _new_items(params, state)
     currency = items[0].price["currency"]
-    order = Order(customer["id"], sum(one.price["unit_amount"] * one.quantity for one in items), currency)
+    order = Order(customer["id"], currency, [position(one.price, one.quantity) for one in items])
     wanted = NewSubscription(
         customer=customer,
         items=items,
@@ -160,8 +160,8 @@ def _described(old: Json, params: SubscriptionUpdate, state: State) -> Json:
 def _with_discounts(subscription: Json, params: Described, decision: Decision, moment: Moment) -> Json:
     """A subscription with these discounts instead of those it had."""
     items = subscription["items"]["data"]
-    prices = [found(decision, "price", item["price"])["unit_amount"] * item["quantity"] for item in items]
-    order = Order(subscription["customer"], sum(prices), subscription["currency"])
+    sold = [position(found(decision, "price", item["price"]), item["quantity"]) for item in items]
+    order = Order(subscription["customer"], subscription["currency"], sold)
     wanted = redemptions(params.discounts, order, decision, moment.now)
     owner = {"customer": subscription["customer"], "subscription": subscription["id"]}
     discounts = redeemed(wanted, owner, moment)
