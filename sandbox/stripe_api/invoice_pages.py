@@ -82,16 +82,11 @@ class InvoicePages:
 
 
 def paid_by(card: cards.Card, invoice: Json, decision: Decision, moment: Moment) -> Collected:
-    """Try an open invoice with a card its customer typed; the card is theirs from then on.
-
-    Raises:
-        ApiError: the bank refuses the card before it is charged; decide nothing then.
-    """
+    """Try an open invoice with a card its customer typed; one that pays is theirs from then on."""
     customer = found(decision, "customer", invoice["customer"])
     billing = {"email": customer["email"], "name": customer["name"]}
-    method = payments.attached(payments.new_method(card, billing, moment), customer)
+    method = payments.new_method(card, billing, moment)
     decision.save(method)
-    decision.tell("payment_method.attached", method)
     _come_back(invoice, decision)
     return invoicing.attempted(decision, invoice, Attempt(Holder.PRESENT, method=method), moment)
 

@@ -77,13 +77,18 @@ def attempt(intent: Json, method: Json | None, holder: Holder, moment: Moment) -
     if method is None or method.get("_detached"):
         return _without_card(intent)
     card = cards.behaviour(method["card"]["last4"])
-    if card.refusal is not None and not (card.attaches and holder is Holder.AT_CHECKOUT):
+    if card.refusal is not None and not (card.attaches and _begins_subscription(intent, holder)):
         return _declined(intent, method, card.refusal, moment)
     if not _wants_authentication(method, holder):
         return _paid(intent, method, holder, moment)
     if holder is Holder.AWAY and intent["_invoice"] is None:
         return _declined(intent, method, NOT_AUTHENTICATED, moment)
     return _waiting(intent, method, moment)
+
+
+def _begins_subscription(intent: Json, holder: Holder) -> bool:
+    """Whether a card that can be kept pays this once, so that it is a renewal that it fails."""
+    return holder is Holder.AT_CHECKOUT and intent["_invoice"] is not None
 
 
 def authentication_failed(intent: Json, method: Json) -> Collected:
@@ -120,12 +125,25 @@ def _paid(intent: Json, method: Json, holder: Holder, moment: Moment) -> Collect
         "payment_method": method["id"],
         "status": "succeeded",
     }
-    events = (Draft("charge.succeeded", charge), Draft("payment_intent.succeeded", public(paid)))
-    result = Collected(paid, charge, "paid", None, (paid, charge), events)
-    if holder is not Holder.AWAY and intent["setup_future_usage"] == "off_session":
-        result = replace(result, saved=(*result.saved, {**method, "_set_up": True}))
+    kept = _kept(method, intent, holder)
+    is_new = kept["customer"] != method["customer"]
+    events = (
+        *((Draft("payment_method.attached", public(kept)),) if is_new else ()),
+        Draft("charge.succeeded", charge),
+        Draft("payment_intent.succeeded", public(paid)),
+    )
+    result = Collected(paid, charge, "paid", None, (paid, charge, kept), events)
     reason = cards.behaviour(method["card"]["last4"]).dispute
     return result if reason is None else _disputed(result, charge, reason, moment)
+
+
+def _kept(method: Json, intent: Json, holder: Holder) -> Json:
+    """The card that paid: its customer's when the intent is to let it be used again, and set up for that."""
+    usage = intent["setup_future_usage"]
+    if holder is Holder.AWAY or usage is None:
+        return method
+    set_up = method["_set_up"] or usage == "off_session"
+    return {**method, "_set_up": set_up, "customer": method["customer"] or intent["customer"]}
 
 
 def _disputed(result: Collected, charge: Json, reason: str, moment: Moment) -> Collected:
@@ -223,14 +241,23 @@ def attached(method: Json, customer: Json) -> Json:
     card = cards.behaviour(method["card"]["last4"])
     if card.refusal is not None and not card.attaches:
         raise refused(card.refusal, method)
-    if method.get("_detached"):
-        raise ApiError(
-            "This payment method was detached from a customer, and may not be used again: make a new one.",
-            param="payment_method",
-        )
+    check_kept(method)
     if method["customer"] not in (None, customer["id"]):
         raise ApiError(
             "The payment method you provided has already been attached to a customer.",
             "payment_method_already_attached",
         )
     return {**method, "customer": customer["id"]}
+
+
+def check_kept(method: Json) -> None:
+    """Refuse a payment method that its customer had and gave up.
+
+    Raises:
+        ApiError: it is one.
+    """
+    if method.get("_detached"):
+        raise ApiError(
+            "This payment method was detached from a customer, and may not be used again: make a new one.",
+            param="payment_method",
+        )

@@ -204,8 +204,6 @@ def _charged(
 ) -> Change:
     if session["amount_total"] > 0:
         intent = _intent(session, decision, moment)
-        if method is not None and intent["customer"] and intent["setup_future_usage"]:
-            _keep(method, found(decision, "customer", intent["customer"]), decision)
         tried = payments.attempt(intent, method, Holder.AT_CHECKOUT, moment)
         decision.take(tried)
         session = {**session, "payment_intent": intent["id"]}

@@ -156,6 +156,36 @@ async def test_a_declining_card_is_not_kept_but_the_one_that_fails_later_is(api:
         await charge(api, kept.id, customer=ada, off_session=True)
 
 
+async def test_a_confirmation_that_declines_is_kept_and_a_card_that_pays_is_attached(
+    api: stripe.StripeClient,
+) -> None:
+    ada = await new_customer(api)
+    intent = await api.v1.payment_intents.create_async(
+        {"amount": 500, "currency": "usd", "customer": ada, "setup_future_usage": "off_session"}
+    )
+    await api.v1.payment_intents.update_async(intent.id, {"amount": 1000, "metadata": {"a": "b"}})
+    with pytest.raises(stripe.CardError):
+        await api.v1.payment_intents.confirm_async(intent.id, {"payment_method": "pm_card_chargeDeclined"})
+    declined = await api.v1.payment_intents.retrieve_async(intent.id)
+
+    paid = await api.v1.payment_intents.confirm_async(intent.id, {"payment_method": "pm_card_visa"})
+
+    assert declined.last_payment_error is not None
+    assert (declined.status, declined.last_payment_error.code) == ("requires_payment_method", "card_declined")
+    assert (paid.status, paid.amount_received) == ("succeeded", 1000)
+    kept = await api.v1.payment_methods.retrieve_async(str(paid.payment_method))
+    assert kept.customer == ada
+    assert (await event_types(api))[-5:] == [
+        "charge.failed",
+        "payment_intent.payment_failed",
+        "payment_method.attached",
+        "charge.succeeded",
+        "payment_intent.succeeded",
+    ]
+    with pytest.raises(stripe.InvalidRequestError, match="succeeded"):
+        await api.v1.payment_intents.update_async(intent.id, {"amount": 1})
+
+
 async def test_a_card_that_wants_authentication_waits_for_its_holder(
     api: stripe.StripeClient, browser: httpx.AsyncClient
 ) -> None:
@@ -170,6 +200,7 @@ async def test_a_card_that_wants_authentication_waits_for_its_holder(
     assert intent.status == "requires_action"
     again = await api.v1.payment_intents.confirm_async(intent.id)
     assert (again.status, again.latest_charge) == ("requires_action", None)
+    assert (await event_types(api)).count("payment_intent.requires_action") == 1
     assert again.next_action is not None
     assert again.next_action.redirect_to_url is not None
     url = str(again.next_action.redirect_to_url.url)
@@ -536,27 +567,37 @@ async def test_a_coupon_takes_something_off_its_products_alone(api: stripe.Strip
     assert seen.applies_to.products == [other.product]
 
 
+@pytest.mark.parametrize("limits", [{"redeem_by": 10**10}, {"max_redemptions": 1}])
+async def test_a_code_goes_no_further_than_its_coupon(
+    api: stripe.StripeClient, limits: dict[str, int]
+) -> None:
+    coupon: Any = {"percent_off": 25, **limits}
+    made = await api.v1.coupons.create_async(coupon)
+    beyond: Any = {
+        "promotion": {"type": "coupon", "coupon": made.id},
+        "expires_at": 10**10 + 1,
+        "max_redemptions": 2,
+    }
+
+    with pytest.raises(stripe.InvalidRequestError, match="coupon's"):
+        await api.v1.promotion_codes.create_async(beyond)
+
+
 async def test_a_coupon_and_its_codes_end_with_its_time(api: stripe.StripeClient, server: Server) -> None:
     now = int(server.ledger.clock())
     coupon = await api.v1.coupons.create_async({"percent_off": 25, "redeem_by": now + 1000})
     given: Any = {"promotion": {"type": "coupon", "coupon": coupon.id}}
     lasting = await api.v1.promotion_codes.create_async(given)
-    brief = await api.v1.promotion_codes.create_async({**given, "expires_at": now + 500})
-    for beyond in ({"expires_at": now + 1001}, {"max_redemptions": 2}):
-        if "max_redemptions" in beyond:
-            single = await api.v1.coupons.create_async({"percent_off": 5, "max_redemptions": 1})
-            given = {"promotion": {"type": "coupon", "coupon": single.id}}
-        with pytest.raises(stripe.InvalidRequestError, match="coupon's"):
-            await api.v1.promotion_codes.create_async({**given, **beyond})
+    given["expires_at"] = now + 500
+    brief = await api.v1.promotion_codes.create_async(given)
 
-    async def standing() -> list[object]:
+    async def standing() -> list[bool]:
         codes = await api.v1.promotion_codes.list_async(
             {"coupon": coupon.id, "expand": ["data.promotion.coupon"]}
         )
         coupons = [code.promotion.coupon for code in codes.data]
-        return [code.active for code in codes.data] + [
-            one.valid for one in coupons if isinstance(one, stripe.Coupon)
-        ]
+        valid = [one.valid for one in coupons if isinstance(one, stripe.Coupon)]
+        return [code.active for code in codes.data] + valid
 
     assert await standing() == [True, True, True, True]
     await control(server.url, "POST", "clock", {"advance_seconds": 501})

@@ -2,7 +2,7 @@
 
 from typing import Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import BeforeValidator, Field
 
 from sandbox.stripe_api import objects
 from sandbox.stripe_api.billing.invoicing import intent_failed, intent_paid
@@ -10,19 +10,21 @@ from sandbox.stripe_api.clocks import in_time_of
 from sandbox.stripe_api.decision import Decision
 from sandbox.stripe_api.errors import ApiError
 from sandbox.stripe_api.objects import Json
-from sandbox.stripe_api.operation import Asked, Change, Moment, Operation, found, listing, retrieval
+from sandbox.stripe_api.operation import Asked, Change, Moment, Operation, found, listing, retrieval, updated
 from sandbox.stripe_api.params import (
     ClearableText,
     DatedListParams,
     Flag,
     FormList,
     Metadata,
+    MetadataChange,
     Nested,
     Params,
     Text,
     Url,
+    unset,
 )
-from sandbox.stripe_api.payments import Collected, Holder, attached, attempt, authentication_failed
+from sandbox.stripe_api.payments import Collected, Holder, attempt, authentication_failed, check_kept
 from sandbox.stripe_api.present import shown
 from sandbox.stripe_api.resources.payment_methods import method_of
 from sandbox.stripe_api.resources.products import Currency
@@ -53,6 +55,17 @@ class IntentCreate(Params):
     return_url: Url | None = None
     setup_future_usage: Literal["off_session", "on_session"] | None = None
     metadata: Metadata = Field(default_factory=dict)
+
+
+class IntentUpdate(Params):
+    """An edit of an intent that is not over."""
+
+    amount: Amount | None = None
+    payment_method: Text | None = None
+    description: ClearableText = None
+    receipt_email: ClearableText = None
+    setup_future_usage: Annotated[Literal["off_session", "on_session"] | None, BeforeValidator(unset)] = None
+    metadata: MetadataChange = Field(default_factory=dict)
 
 
 class IntentConfirm(Params):
@@ -97,12 +110,26 @@ def _create(asked: Asked[IntentCreate]) -> Change:
 
 def _with_method(intent: Json, method_id: str, decision: Decision, moment: Moment) -> Json:
     method = method_of(method_id, decision, moment, "payment_method")
-    if intent["customer"] is not None and intent["setup_future_usage"] is not None:
-        method = attached(method, found(decision, "customer", intent["customer"]))
+    check_kept(method)
     if method["customer"] not in (None, intent["customer"]):
         raise ApiError("The payment method belongs to another customer.", param="payment_method")
     decision.save(method)
     return {**intent, "payment_method": method["id"], "status": "requires_confirmation"}
+
+
+def _update(asked: Asked[IntentUpdate]) -> Change:
+    params, state = asked.params, asked.state
+    old = found(state, "payment_intent", asked.ids["intent"])
+    _check_open(old, state, "update")
+    if params.amount is not None and old["_invoice"] is not None:
+        raise ApiError(f"The amount of this PaymentIntent is that of {old['_invoice']}.", param="amount")
+    decision = Decision(state)
+    new = updated(old, params, ("description", "receipt_email", "setup_future_usage"))
+    new["amount"] = params.amount or old["amount"]
+    if params.payment_method is not None:
+        new = _with_method(new, params.payment_method, decision, _own_time(old, state, asked.moment))
+    decision.save(new)
+    return decision.change(new)
 
 
 def _confirm(asked: Asked[IntentConfirm]) -> Change:
@@ -113,6 +140,9 @@ def _confirm(asked: Asked[IntentConfirm]) -> Change:
     moment = _own_time(intent, state, asked.moment)
     if params.return_url is not None:
         intent["_return_url"] = params.return_url
+    if intent["status"] == "requires_action" and params.payment_method in (None, intent["payment_method"]):
+        decision.save(intent)
+        return decision.change(intent)  # it waits for its holder, and that has been told
     if params.payment_method is not None:
         intent = _with_method(intent, params.payment_method, decision, moment)
     return _tried(intent, decision, moment, off_session=params.off_session)
@@ -200,6 +230,7 @@ def operations() -> tuple[Operation[Any], ...]:
         Operation("POST", "/v1/payment_intents", IntentCreate, _create),
         listing("/v1/payment_intents", IntentList, _intents),
         retrieval(path, "payment_intent"),
+        Operation("POST", path, IntentUpdate, _update),
         Operation("POST", f"{path}/confirm", IntentConfirm, _confirm),
         Operation("POST", f"{path}/cancel", IntentCancel, _cancel),
     )
