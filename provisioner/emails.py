@@ -54,6 +54,8 @@ _LINK = """
     VALUES (%s, %s, now() + %s::interval)
 """
 
+_ONLY_FREE = "SELECT bool_and(source = 'free') FROM subscription WHERE customer_id = %s"
+
 # For as long again as a link opens, its reader is told that it no longer does.
 _FORGET = "DELETE FROM portal_link WHERE expires_at < now() - %s::interval"
 
@@ -69,8 +71,8 @@ async def write_email(
 ) -> None:
     """Put an e-mail into the outbox, in the caller's transaction.
 
-    Those in WITH_PORTAL_LINK get a link to the customer's billing portal by themselves. Its token stands in
-    the row until the e-mail is sent; after that only its hash is known here.
+    Those in WITH_PORTAL_LINK get a link to the customer's billing portal by themselves, unless all they ever
+    had is free. Its token stands in the row until the e-mail is sent; after that only its hash is known here.
 
     Args:
         conn: the transaction that causes it.
@@ -79,7 +81,9 @@ async def write_email(
         template: which e-mail.
         data: what the template needs besides the customer's `name` and the link.
     """
-    token = secrets.token_urlsafe(32) if template in WITH_PORTAL_LINK else None
+    token = None
+    if template in WITH_PORTAL_LINK and not await _has_only_free(conn, customer_id):
+        token = secrets.token_urlsafe(32)
     arguments = {
         "dedupe_key": dedupe_key,
         "customer_id": customer_id,
@@ -93,6 +97,11 @@ async def write_email(
         digest = hashlib.sha256(token.encode()).digest()
         await conn.execute(_LINK, (digest, customer_id, PORTAL_LINK_LIFE))
     await enqueue(conn, Kind.EMAIL, str(row[0]))
+
+
+async def _has_only_free(conn: AsyncConnection[Any], customer_id: str | None) -> bool:
+    row = await (await conn.execute(_ONLY_FREE, (customer_id,))).fetchone()
+    return row is not None and row[0] is True
 
 
 async def forget_expired_links(conn: AsyncConnection[Any]) -> int:

@@ -173,6 +173,10 @@ def _condition(name: str, finding: Finding, before: Status, now: datetime) -> Co
 
 def workload_finding(found: Pass, now: datetime) -> Finding:
     """Say whether the app runs as it should, or the most telling reason why not."""
+    if found.spec.desired is not Desired.RUNNING:
+        if any(_live(found.observed)):
+            return _bad("Stopping", "the app is being stopped")
+        return _bad("Stopped", "the app is stopped")
     findings = [
         _workload(found, manifest, now)
         for manifest in found.target.workload

@@ -10,6 +10,8 @@ def meaning(held: Subscription, suspended_on: datetime | None) -> str:
     """Say what `held` means; `suspended_on` is when a payment that failed suspends the instance, if known."""
     if held.source == "free" and held.status == "active":
         return "It is free and runs until you end it."
+    if held.status == "past_due" and held.phase == "suspended":
+        return _BY_STATUS["unpaid"](held)
     if held.status == "past_due":
         when = f" on {_day(suspended_on)}" if suspended_on else ""
         return f"The last payment failed: pay in the billing portal, or the instance is suspended{when}."

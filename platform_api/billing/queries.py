@@ -235,11 +235,11 @@ async def list_subscriptions(conn: Connection, customer_id: str) -> list[Subscri
                    s.current_period_end, s.cancel_at_period_end, s.trial_end, s.past_due_since,
                    s.review_since, i.id AS instance_id, i.slug, i.phase, i.delete_at
               FROM subscription s LEFT JOIN instance i ON i.subscription_id = s.id
-             WHERE s.customer_id = %s
-             ORDER BY s.product, s.status = ANY(%s), s.source <> 'stripe', s.ended_at DESC NULLS FIRST,
-                      s.current_period_end DESC NULLS LAST, s.id
+             WHERE s.customer_id = %(customer)s
+             ORDER BY s.product, s.status = ANY(%(over)s), s.status <> ALL(%(over)s) AND s.source <> 'stripe',
+                      s.ended_at DESC NULLS FIRST, s.current_period_end DESC NULLS LAST, s.id
             """,
-            (customer_id, list(NOT_LIVE)),
+            {"customer": customer_id, "over": list(NOT_LIVE)},
         )
         return await cursor.fetchall()
 

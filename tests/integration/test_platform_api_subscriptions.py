@@ -241,9 +241,12 @@ async def test_of_several_subscriptions_the_live_one_is_meant(api: Api) -> None:
     assert await shown(api, person) == (404, "no-subscription")
     ended = await add_subscription(api, person[0], status="canceled", ended_at="2026-06-01T12:00:00Z")
     assert await shown(api, person) == ended
+    free: Any = {"source": "free", "plan": "free", "interval": None, "price_id": None, "id": new_id("free_")}
+    last = await add_subscription(api, person[0], **free, status="canceled", ended_at="2026-06-02T12:00:00Z")
+    assert await shown(api, person) == last
     live = await add_subscription(api, person[0], product="voxflow", plan="pro")
     assert await shown(api, person) == live
-    assert await shown(api, person, product="mindroom") == ended
+    assert await shown(api, person, product="mindroom") == last
     assert await shown(api, person, product="paycraft") == (404, "no-subscription")
     again = await add_subscription(api, person[0])
     assert await shown(api, person) == (400, "ambiguous-product")

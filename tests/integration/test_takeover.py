@@ -258,6 +258,9 @@ async def test_a_free_plan_that_its_customer_ends_is_suspended_and_kept_for_a_wh
     kept = await only(pool)
     assert kept.spec.desired is Desired.SUSPENDED
     assert (kept.delete_at, waiting.due_at) != (None, None)
+    (told,) = (await everything(pool))["outbox"]
+    # Nothing of a free plan is in the billing portal: a link would lead nowhere.
+    assert (told["template"], "portal_token" in told["data"]) == ("suspended", False)
     await run_sql(pool, "UPDATE subscription SET ended_at = now() - interval '31 days'")
     await settle(shop, FREE)
     assert (await only(pool)).spec.desired is Desired.DELETED

@@ -40,6 +40,7 @@ PAID = Subscription(
             "The trial runs until 2 June 2026 and then is renewed.",
         ),
         ({"status": "past_due"}, "or the instance is suspended on 8 June 2026."),
+        ({"status": "past_due", "phase": "suspended"}, "is suspended: pay"),
         ({"status": "unpaid"}, "suspended: pay"),
         ({"status": "paused"}, "add one"),
         ({"status": "canceled"}, "is suspended: subscribe again"),

@@ -223,7 +223,10 @@ def test_a_change_on_its_way_leaves_a_serving_instance_ready() -> None:
 def test_an_app_that_still_stops_is_not_suspended_yet() -> None:
     found = observed(UP, pod(ready=True, state={"running": {}}))
     suspended = passed(found, spec=spec(desired=Desired.SUSPENDED))
-    assert status(suspended, Status(Phase.READY, ()), NOW).phase is Phase.READY
+    stopping = status(suspended, Status(Phase.READY, ()), NOW)
+    assert (stopping.phase, condition(stopping, "WorkloadReady").reason) == (Phase.READY, "Stopping")
+    after = status(passed(observed(UP), spec=spec(desired=Desired.SUSPENDED)), stopping, NOW)
+    assert (after.phase, condition(after, "WorkloadReady").reason) == (Phase.SUSPENDED, "Stopped")
 
 
 def test_a_refusal_is_told_and_does_not_take_down_what_serves() -> None:
