@@ -29,7 +29,7 @@ Counts = Mapping[str, int]
 
 
 class Scheduler:
-    """At start and then hourly takes in missed events, sweeps, nudges all instances, and tidies up.
+    """At start and then within each hour takes in missed events, sweeps, nudges all instances, and tidies up.
 
     Each goes by itself: a key that may not list events stops no sweep.
     """
@@ -58,7 +58,7 @@ class Scheduler:
                 self._log.info(f"{name} done", **counts)
                 pause = RETRY_FIRST
                 # Several provisioners must not ask Stripe at the same moment for ever.
-                await asyncio.sleep(EVERY.total_seconds() * random.uniform(0.9, 1.1))  # noqa: S311 -- jitter
+                await asyncio.sleep(EVERY.total_seconds() * random.uniform(0.8, 1.0))  # noqa: S311 -- jitter
             except (TemporaryError, PermanentError, CatalogueError, psycopg.Error) as error:
                 self._log.warning(f"{name} did not finish; trying again", error=_said(error), pause=pause)
                 await asyncio.sleep(pause)
