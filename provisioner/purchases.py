@@ -105,8 +105,8 @@ def _unknown(subscription_id: str, lines: Sequence[Line]) -> str:
     )
     return (
         f"subscription {subscription_id} has a price that the catalogue does not name, {prices}: add it to"
-        " catalogue/<product>.yaml plans.<plan>.prices or add_ons.<add-on>.prices, then berth queue retry"
-        f" subscription {subscription_id}"
+        " catalogue/<product>.yaml plans.<plan>.prices or add_ons.<add-on>.prices, or to the former of one of"
+        f" these, then berth queue retry subscription {subscription_id}"
     )
 
 

@@ -1,12 +1,24 @@
 from datetime import datetime
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints, WithJsonSchema
+from pydantic_core import PydanticCustomError
 
 from platform_api.billing import slugs
 
+
+def _well_formed(slug: str) -> str:
+    if not slugs.is_well_formed(slug):
+        raise PydanticCustomError("slug", slugs.RULE)
+    return slug
+
+
 Word = Annotated[str, StringConstraints(min_length=1, max_length=60, pattern=r"^[A-Za-z0-9_.-]+$")]
-Slug = Annotated[str, StringConstraints(max_length=slugs.MAX_LENGTH, pattern=slugs.PATTERN)]
+Slug = Annotated[
+    str,
+    AfterValidator(_well_formed),
+    WithJsonSchema({"type": "string", "maxLength": slugs.MAX_LENGTH, "pattern": slugs.PATTERN}),
+]
 Code = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=500)]
 
 

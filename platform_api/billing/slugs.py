@@ -7,6 +7,11 @@ import unicodedata
 # One DNS label that also serves as a Kubernetes name; "--" is kept out because "xn--" means something.
 PATTERN = r"^[a-z](?:-?[a-z0-9]){2,39}$"
 MAX_LENGTH = 40
+RULE = (
+    "A name is 3 to 40 small letters, digits and single hyphens; it begins with a letter and does not end"
+    " with a hyphen"
+)
+"""The same for people."""
 
 _RESERVED_WORDS = """
     about abuse account accounts admin administrator api apis app apps assets auth autoconfig autodiscover
@@ -23,6 +28,11 @@ _RESERVED_WORDS = """
 _ALPHABET = "abcdefghijkmnpqrstuvwxyz23456789"  # without letters that are read as others
 _STEM_LENGTH = 24
 _SUFFIX_LENGTH = 5
+
+
+def is_well_formed(slug: str) -> bool:
+    """Say whether `slug` can stand in a host name as we make them."""
+    return len(slug) <= MAX_LENGTH and re.fullmatch(PATTERN, slug) is not None
 
 
 def is_reserved(slug: str) -> bool:

@@ -397,7 +397,7 @@ REFUSED: list[tuple[dict[str, str], int, str]] = [
     ({"slug": "www"}, 409, "reserved"),
     ({"slug": "api"}, 409, "reserved"),
     ({"slug": "Acme"}, 422, "body/slug"),
-    ({"slug": "a"}, 422, "body/slug"),
+    ({"slug": "a"}, 422, "A name is 3 to 40 small letters"),
     ({"slug": "-acme"}, 422, "body/slug"),
     ({"slug": "acme-"}, 422, "body/slug"),
     ({"slug": "xn--acme"}, 422, "body/slug"),

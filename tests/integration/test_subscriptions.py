@@ -138,7 +138,8 @@ async def test_an_unknown_price_parks_with_a_sentence_and_retry_completes_it_aft
     assert parked.last_error == (
         f"subscription {subscription} has a price that the catalogue does not name, {shop.prices[STARTER]}"
         f" (lookup key {STARTER}): add it to catalogue/<product>.yaml plans.<plan>.prices or"
-        f" add_ons.<add-on>.prices, then berth queue retry subscription {subscription}"
+        f" add_ons.<add-on>.prices, or to the former of one of these, then berth queue retry subscription"
+        f" {subscription}"
     )
     assert await everything(pool) == before
     file.write_text(one_plan(STARTER))

@@ -39,7 +39,9 @@ def list_(
         "ATTEMPTS": lambda row: row.attempts,
         "LAST ERROR": lambda row: row.last_error,
     }
-    print_rows(rows, columns, empty="the queue is empty")
+    print_rows(
+        rows, columns, empty="the queue is empty" if kind is None and state is None else "no such items"
+    )
 
 
 @app.command(epilog="Example: berth queue show subscription sub_1Nx…")
