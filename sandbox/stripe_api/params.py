@@ -88,7 +88,7 @@ class Nested(BaseModel):
 
 
 class TimeRange(Nested):
-    """Bounds of a `created` filter, Unix seconds."""
+    """Bounds of a time, Unix seconds."""
 
     gt: Timestamp | None = None
     gte: Timestamp | None = None
@@ -104,9 +104,17 @@ class TimeRange(Nested):
         ends = [end for end in (self.lte, None if self.lt is None else self.lt - 1) if end is not None]
         return min(ends, default=2**62)
 
+    def covers(self, moment: int) -> bool:
+        """Whether a second is within."""
+        return self.first() <= moment <= self.last()
+
 
 def _time_range(value: object) -> object:
     return {"gte": value, "lte": value} if isinstance(value, str) else value
+
+
+Range = Annotated[TimeRange, BeforeValidator(_time_range)]
+"""A time, or the bounds of it."""
 
 
 class ListParams(Params):
@@ -120,7 +128,7 @@ class ListParams(Params):
 class DatedListParams(ListParams):
     """A list that can be narrowed by age."""
 
-    created: Annotated[TimeRange, BeforeValidator(_time_range)] = TimeRange()
+    created: Range = TimeRange()
 
 
 P = TypeVar("P", bound=Params)

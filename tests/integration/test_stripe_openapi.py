@@ -187,7 +187,13 @@ async def money(api: stripe.StripeClient, customer: str, price: str) -> dict[str
     assert (await pay(session)).status_code == 303
     await api.v1.coupons.create_async({"amount_off": 5, "currency": "usd", "duration": "forever"})
     intents = {}
-    for card in ("visa", "createDispute", "authenticationRequired", "chargeDeclined"):
+    for card in (
+        "visa",
+        "createDispute",
+        "authenticationRequired",
+        "threeDSecure2Required",
+        "chargeDeclined",
+    ):
         with suppress(stripe.CardError):
             made = await api.v1.payment_intents.create_async(
                 {"amount": 1000, "currency": "usd", "payment_method": f"pm_card_{card}", "confirm": True}
@@ -201,6 +207,7 @@ async def money(api: stripe.StripeClient, customer: str, price: str) -> dict[str
         "coupon": coupon.id,
         "dispute": dispute.id,
         "intent": intents["visa"],
+        "waiting_intent": intents["threeDSecure2Required"],
         "promotion_code": promotion.id,
         "refund": refund.id,
     }
@@ -276,6 +283,13 @@ async def changes(
                 "expand[0]": "configuration",
             },
         ),
+        (
+            "POST",
+            "/v1/invoices/create_preview",
+            {"subscription": ids["subscription"], "expand[0]": "discounts"},
+        ),
+        ("POST", f"/v1/invoices/{ids['invoice']}", {"description": "Thank you"}),
+        ("POST", f"/v1/payment_intents/{ids['waiting_intent']}", {"amount": "1001"}),
         ("POST", f"/v1/{subscription}", {"cancel_at": "min_period_end"}),
         ("POST", f"/v1/{subscription}", {"cancel_at_period_end": "true"}),
         ("DELETE", f"/v1/{subscription}", None),

@@ -266,7 +266,7 @@ class World:
                 await self._change(subscription, act)
             case Cancel(now=True):
                 await self.client.v1.subscriptions.cancel_async(subscription.id)
-            case Cancel() | Stay():
+            case Cancel() | Stay() if subscription.status != "incomplete":
                 later = isinstance(act, Cancel)
                 await self.client.v1.subscriptions.update_async(
                     subscription.id, {"cancel_at_period_end": later}

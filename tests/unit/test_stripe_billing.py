@@ -448,6 +448,7 @@ def test_a_trial_is_ended_by_hand_and_paid_at_once(world: World) -> None:
 
     assert (active["status"], active["trial_end"]) == ("active", START + DAY)
     assert world.amounts() == [("paid", 0), ("paid", 3000)]
+    assert world.events("customer.subscription.trial") == [("customer.subscription.trial_will_end", DAY)]
 
 
 def test_collection_pauses_and_goes_on_by_itself(world: World) -> None:
@@ -478,3 +479,93 @@ def test_a_discount_lasts_as_long_as_its_coupon_says(world: World) -> None:
 def _item(subscription: Json) -> str:
     item: str = subscription["items"]["data"][0]["id"]
     return item
+
+
+def preview(world: World, **fields: object) -> Json:
+    return world.call("POST", "/v1/invoices/create_preview", fields)
+
+
+@pytest.mark.parametrize("how", ["always_invoice", "create_prorations", "none"])
+@pytest.mark.parametrize("interval", ["month", "year"])
+def test_a_preview_comes_true_and_leaves_nothing_behind(world: World, how: str, interval: str) -> None:
+    subscription = world.subscribe(world.customer(), world.price())
+    dear = world.price("9000", interval)
+    item = subscription["items"]["data"][0]["id"]
+    world.advance(10 * DAY)
+    asked = {
+        "items": {"0": {"id": item, "price": dear}},
+        "proration_behavior": how,
+        "proration_date": str(START + 8 * DAY),
+    }
+    events = world.events()
+
+    seen = preview(world, subscription=subscription["id"], subscription_details=asked)
+
+    assert (world.events(), world.amounts()) == (events, [("paid", 3000)])
+    assert (seen["status"], seen["billing_reason"], seen["id"][:12]) == ("draft", "upcoming", "upcoming_in_")
+    world.update(subscription, **asked)
+    world.advance(0 if len(world.amounts()) > 1 else 20 * DAY)
+    made = world.invoices()[1]
+    assert [line["amount"] for line in made["lines"]["data"]] == [
+        line["amount"] for line in seen["lines"]["data"]
+    ]
+    assert (made["total"], made["amount_due"]) == (seen["total"], seen["amount_due"])
+
+
+def test_a_preview_shows_what_a_new_subscription_costs_and_the_customers_next_bill(world: World) -> None:
+    customer, price = world.customer(), world.price()
+    wanted = {"items": {"0": {"price": price, "quantity": "3"}}}
+
+    assert preview(world, customer=customer, subscription_details=wanted)["total"] == 9000
+    with pytest.raises(ApiError) as none:
+        preview(world, customer=customer)
+    assert (none.value.code, none.value.status) == ("invoice_upcoming_none", 404)
+    yearly = world.subscribe(customer, world.price("30000", "year"))
+    world.subscribe(customer, price)
+    following = preview(world, customer=customer)
+    assert (following["total"], following["created"]) == (3000, at("2026-02-28T12"))
+    leaving = world.update(yearly, cancel_at_period_end="true")
+    with pytest.raises(ApiError, match="No upcoming invoices"):
+        preview(world, subscription=leaving["id"])
+
+
+def test_a_change_is_counted_from_within_its_period(world: World) -> None:
+    subscription = world.subscribe(world.customer(), world.price())
+    dear = world.price("9000")
+
+    with pytest.raises(ApiError) as refused:
+        world.switch(subscription, dear, proration_date=str(START - 1))
+
+    assert refused.value.param == "proration_date"
+    assert world.invoices()[0]["total"] == 3000
+
+
+@pytest.mark.parametrize(
+    "change", [{"cancel_at_period_end": "true"}, {"items": {"0": {"price": "price_x"}}}, {"trial_end": "now"}]
+)
+def test_what_is_incomplete_is_paid_before_it_is_changed(world: World, change: dict[str, object]) -> None:
+    subscription = world.subscribe(world.customer("pm_card_chargeCustomerFail"), world.price())
+
+    with pytest.raises(ApiError, match="incomplete"):
+        world.update(subscription, **change)
+
+    item = subscription["items"]["data"][0]["id"]
+    with pytest.raises(ApiError, match="incomplete"):
+        world.call("POST", "/v1/subscription_items/{item}", {"quantity": "2"}, item=item)
+    assert world.update(subscription, metadata={"a": "b"})["metadata"] == {"a": "b"}
+
+
+def test_a_draft_that_was_left_alone_is_collected_when_it_is_wanted(world: World) -> None:
+    subscription = world.subscribe(world.customer(), world.price())
+    world.update(subscription, pause_collection={"behavior": "keep_as_draft"})
+    world.advance(29 * DAY)
+    draft = world.invoices()[-1]
+    path = "/v1/invoices/{invoice}"
+
+    world.update(subscription, pause_collection="")
+    world.call("POST", path, {"auto_advance": "true", "description": "Late"}, invoice=draft["id"])
+    world.advance(2 * HOUR)
+
+    assert world.amounts() == [("paid", 3000), ("paid", 3000)]
+    with pytest.raises(ApiError, match="nobody collects it"):
+        world.call("POST", path, {"auto_advance": "true"}, invoice=draft["id"])

@@ -44,11 +44,16 @@ class ItemChange:
 
 @dataclass(frozen=True)
 class Terms:
-    """How a change is billed, and what a failed payment does to it."""
+    """How a change is billed, and what a failed payment does to it.
+
+    Attributes:
+        prorated_from: since when the change is counted, Unix seconds; None for now.
+    """
 
     proration: ProrationBehavior = "create_prorations"
     behavior: PaymentBehavior = "allow_incomplete"
     holder: Holder = Holder.PRESENT
+    prorated_from: int | None = None
 
 
 def trial_end_of(subscription: Json) -> int | None:
@@ -61,8 +66,11 @@ def with_items(subscription: Json, changes: Sequence[ItemChange], state: State, 
     """A subscription with some of its items changed.
 
     Raises:
-        ApiError: an item or price that is not there or does not fit, or none would be left.
+        ApiError: an item or price that is not there or does not fit, none would be left, or it is not begun
+            or over.
     """
+    if subscription["status"] in ("incomplete", *standing.OVER):
+        raise ApiError(f"The items of a subscription that is {subscription['status']} cannot be changed.")
     items: list[Json] = list(subscription["items"]["data"])
     for change in changes:
         if change.id is None:
@@ -188,26 +196,43 @@ def changed(decision: Decision, before: Json, after: Json, terms: Terms, moment:
     """
     if after == before:
         return before
-    decision.save(after)
-    due_now = _bill(decision, before, after, terms, moment)
+    due_now = drafted(decision, before, after, terms, moment)
     current = found(decision, "subscription", before["id"])
     decision.tell("customer.subscription.updated", current, before)
+    if trial_end_of(before) is not None and trial_end_of(current) is None:
+        decision.tell("customer.subscription.trial_will_end", current)
     notice_trial_end(decision, current, moment)
     if due_now is not None:
         _collect_now(decision, due_now, terms, moment)
     return found(decision, "subscription", before["id"])
 
 
-def _bill(decision: Decision, before: Json, after: Json, terms: Terms, moment: Moment) -> Json | None:
-    """Make the prorations of a change, and the invoice that is due at once, if there is one."""
+def drafted(decision: Decision, before: Json, after: Json, terms: Terms, moment: Moment) -> Json | None:
+    """Make a change, its prorations, and the draft of what is due at once, which is returned if there is one.
+
+    Raises:
+        ApiError: it is to be counted from outside of the period that runs.
+    """
+    decision.save(after)
+    since = _counted_from(before, terms, moment)
     if trial_end_of(before) is None and terms.proration != "none":
-        invoicing.bill_later(decision, after, prorations(before, after, decision, moment.now), moment)
+        invoicing.bill_later(decision, after, prorations(before, after, decision, since), moment)
     begun = [] if trial_end_of(after) is not None else new_periods(before, after)
     waiting = terms.proration == "always_invoice" and invoicing.waiting_items(decision, after)
     if not begun and not waiting:
         return None
     lines = [recurring_line(item, decision) for item in begun]
     return invoicing.draft(decision, after, lines, Made("subscription_update"), moment)
+
+
+def _counted_from(subscription: Json, terms: Terms, moment: Moment) -> int:
+    since = moment.now if terms.prorated_from is None else terms.prorated_from
+    items = subscription["items"]["data"]
+    if terms.prorated_from is not None and not all(
+        item["current_period_start"] <= since <= item["current_period_end"] for item in items
+    ):
+        raise ApiError("The proration_date must be in the current period.", param="proration_date")
+    return since
 
 
 def _collect_now(decision: Decision, invoice: Json, terms: Terms, moment: Moment) -> None:

@@ -52,13 +52,13 @@ def _pass_subscription(decision: Decision, subscription: Json, moment: Moment) -
         case Milestone.COLLECTION_RESUMES:
             standing.change(decision, subscription, pause_collection=None)
         case Milestone.RENEWAL:
-            _renew(decision, subscription, moment)
+            renew(decision, subscription, moment)
 
 
 def _end_trial(decision: Decision, subscription: Json, moment: Moment) -> None:
     behavior = subscription["trial_settings"]["end_behavior"]["missing_payment_method"]
     if behavior == "create_invoice" or invoicing.method_for(decision, subscription) is not None:
-        _renew(decision, subscription, moment)
+        renew(decision, subscription, moment)
     elif behavior == "cancel":
         standing.end(decision, subscription, moment, "cancellation_requested")
     else:
@@ -66,7 +66,7 @@ def _end_trial(decision: Decision, subscription: Json, moment: Moment) -> None:
         decision.tell("customer.subscription.paused", paused)
 
 
-def _renew(decision: Decision, subscription: Json, moment: Moment) -> None:
+def renew(decision: Decision, subscription: Json, moment: Moment) -> None:
     """Begin the next period of the items whose present one is over, and bill it."""
     old = subscription["items"]["data"]
     items = [

@@ -74,6 +74,18 @@ def subscribe(decision: Decision, wanted: NewSubscription, moment: Moment) -> So
         ApiError: there is no card to charge, or it declined where that is an error; decide nothing then.
     """
     moment = in_time_of(wanted.customer, decision, moment)
+    invoice = first_invoice(decision, wanted, moment)
+    subscription = standing.subscription_of(invoice, decision)
+    invoice = invoicing.finalized(decision, invoice, moment)
+    if invoice["status"] == "open":
+        collect(decision, invoice, wanted.behavior, Attempt(wanted.holder), moment)
+    return Sold(
+        found(decision, "subscription", subscription["id"]), found(decision, "invoice", invoice["id"])
+    )
+
+
+def first_invoice(decision: Decision, wanted: NewSubscription, moment: Moment) -> Json:
+    """Begin a subscription in its customer's time; returns the draft of what is due at once."""
     subscription = _new(decision, wanted, moment)
     decision.save(subscription)
     decision.tell("customer.subscription.created", subscription)
@@ -83,13 +95,7 @@ def subscribe(decision: Decision, wanted: NewSubscription, moment: Moment) -> So
     current = found(decision, "subscription", subscription["id"])
     once = [one_time_line(item.price, item.quantity, decision, moment.now) for item in wanted.one_time]
     invoicing.bill_later(decision, current, once, moment)
-    invoice = invoicing.draft(decision, current, lines, Made("subscription_create"), moment)
-    invoice = invoicing.finalized(decision, invoice, moment)
-    if invoice["status"] == "open":
-        collect(decision, invoice, wanted.behavior, Attempt(wanted.holder), moment)
-    return Sold(
-        found(decision, "subscription", subscription["id"]), found(decision, "invoice", invoice["id"])
-    )
+    return invoicing.draft(decision, current, lines, Made("subscription_create"), moment)
 
 
 def collect(

@@ -2,17 +2,29 @@
 
 from typing import Any, Literal
 
+from pydantic import Field
+
 from sandbox.stripe_api.billing import invoicing
-from sandbox.stripe_api.billing.invoicing import Attempt
+from sandbox.stripe_api.billing.invoicing import DRAFT_SECONDS, Attempt
 from sandbox.stripe_api.billing.subscribing import collect, unpaid
 from sandbox.stripe_api.clocks import in_time_of
 from sandbox.stripe_api.decision import Decision
 from sandbox.stripe_api.errors import ApiError
 from sandbox.stripe_api.objects import Json
-from sandbox.stripe_api.operation import Asked, Change, Operation, found, listing, retrieval
-from sandbox.stripe_api.params import DatedListParams, Flag, ListParams, Nested, Params, Text
+from sandbox.stripe_api.operation import Asked, Change, Operation, found, listing, retrieval, update, updated
+from sandbox.stripe_api.params import (
+    ClearableText,
+    DatedListParams,
+    Flag,
+    ListParams,
+    MetadataChange,
+    Nested,
+    Params,
+    Text,
+)
 from sandbox.stripe_api.payments import Holder
 from sandbox.stripe_api.present import shown
+from sandbox.stripe_api.resources.subscription_params import CollectionMethod
 from sandbox.stripe_api.store import Query
 
 _PATH = "/v1/invoices/{invoice}"
@@ -21,9 +33,18 @@ _PATH = "/v1/invoices/{invoice}"
 class InvoiceList(DatedListParams):
     """A page of invoices."""
 
+    collection_method: CollectionMethod | None = None
     customer: Text | None = None
     status: Literal["draft", "open", "paid", "uncollectible", "void"] | None = None
     subscription: Text | None = None
+
+
+class InvoiceUpdate(Params):
+    """An edit: never of what is billed."""
+
+    auto_advance: Flag = True
+    description: ClearableText = None
+    metadata: MetadataChange = Field(default_factory=dict)
 
 
 class InvoiceFinalize(Params):
@@ -66,7 +87,11 @@ def _invoices(asked: Asked[InvoiceList]) -> Query:
 
     def keep(one: Json) -> bool:
         subscription = one["parent"]["subscription_details"]["subscription"]
-        return params.status in (None, one["status"]) and params.subscription in (None, subscription)
+        return (
+            params.status in (None, one["status"])
+            and params.subscription in (None, subscription)
+            and params.collection_method in (None, one["collection_method"])
+        )
 
     return Query(
         "invoice",
@@ -75,6 +100,17 @@ def _invoices(asked: Asked[InvoiceList]) -> Query:
         until=params.created.last(),
         keep=keep,
     )
+
+
+def _update(asked: Asked[InvoiceUpdate]) -> Change:
+    old = found(asked.state, "invoice", asked.ids["invoice"])
+    new = updated(old, asked.params, ("auto_advance", "description"))
+    if new["auto_advance"] != old["auto_advance"] and old["status"] not in ("draft", "open"):
+        raise ApiError(f"This invoice is {old['status']}: nobody collects it.", "invoice_not_editable")
+    if new["status"] == "draft" and "auto_advance" in asked.params.model_fields_set:
+        now = in_time_of(old, asked.state, asked.moment).now
+        new["automatically_finalizes_at"] = now + DRAFT_SECONDS if new["auto_advance"] else None
+    return update("invoice", old, new, asked.state)
 
 
 def _finalize(asked: Asked[InvoiceFinalize]) -> Change:
@@ -189,6 +225,7 @@ def operations() -> tuple[Operation[Any], ...]:
     return (
         listing("/v1/invoices", InvoiceList, _invoices),
         retrieval(_PATH, "invoice"),
+        Operation("POST", _PATH, InvoiceUpdate, _update),
         Operation("POST", f"{_PATH}/finalize", InvoiceFinalize, _finalize),
         Operation("POST", f"{_PATH}/pay", InvoicePay, _pay),
         Operation("POST", f"{_PATH}/void", Params, _void),

@@ -1,5 +1,6 @@
 """What calls about subscriptions may be asked."""
 
+from dataclasses import replace
 from typing import Annotated, Literal
 
 from pydantic import BeforeValidator, Field
@@ -17,7 +18,9 @@ from sandbox.stripe_api.params import (
     MetadataChange,
     Nested,
     Params,
+    Range,
     Text,
+    TimeRange,
     Timestamp,
     unset,
 )
@@ -36,6 +39,7 @@ def _none(value: object) -> object:
     return {} if value == "" else value
 
 
+CollectionMethod = Literal["charge_automatically", "send_invoice"]
 CancelAt = Annotated[Timestamp | Literal["max_period_end", "min_period_end"] | None, BeforeValidator(unset)]
 Discounts = Annotated[
     FormList[DiscountChoice], BeforeValidator(_none), Field(max_length=MOST_DISCOUNTS, default_factory=list)
@@ -113,7 +117,7 @@ class _BillingMode(Nested):
     type: Literal["flexible"]
 
 
-class Changed(Params):
+class Billed(Params):
     """How what a call changes is billed."""
 
     payment_behavior: PaymentBehavior = "allow_incomplete"
@@ -124,7 +128,7 @@ class Changed(Params):
         return Terms(self.proration_behavior, self.payment_behavior)
 
 
-class Billed(Changed):
+class Attended(Billed):
     """The same, where the card's holder may be away."""
 
     off_session: Flag = False
@@ -135,10 +139,20 @@ class Billed(Changed):
 
     def terms(self) -> Terms:
         """How it is billed and paid."""
-        return Terms(self.proration_behavior, self.payment_behavior, self.holder())
+        return replace(super().terms(), holder=self.holder())
 
 
-class Described(Billed):
+class Prorated(Billed):
+    """The same, where the change may be counted from another time."""
+
+    proration_date: Timestamp | None = None
+
+    def terms(self) -> Terms:
+        """How it is billed and paid."""
+        return replace(super().terms(), prorated_from=self.proration_date)
+
+
+class Described(Attended):
     """What a new subscription and a changed one have in common."""
 
     cancel_at: CancelAt = None
@@ -162,7 +176,7 @@ class SubscriptionCreate(Described):
     metadata: Metadata = Field(default_factory=dict)
 
 
-class SubscriptionUpdate(Described):
+class SubscriptionUpdate(Described, Prorated):
     """An edit."""
 
     items: Annotated[FormList[ItemChangeParams], Field(max_length=MOST_ITEMS)] = Field(default_factory=list)
@@ -190,13 +204,16 @@ class SubscriptionResume(Params):
 class SubscriptionList(DatedListParams):
     """A page of subscriptions: of all but canceled ones unless `status` says otherwise."""
 
+    collection_method: CollectionMethod | None = None
+    current_period_end: Range = TimeRange()
+    current_period_start: Range = TimeRange()
     customer: Text | None = None
     price: Text | None = None
     status: Status | Literal["all", "ended"] | None = None
     test_clock: Text | None = None
 
 
-class ItemCreate(Changed):
+class ItemCreate(Prorated):
     """An item to add to a subscription."""
 
     subscription: Text
@@ -209,7 +226,7 @@ class ItemCreate(Changed):
         return ItemChange("", None, self.price, self.quantity, metadata=self.metadata)
 
 
-class ItemUpdate(Billed):
+class ItemUpdate(Attended, Prorated):
     """An item's edit."""
 
     price: Text | None = None
@@ -221,7 +238,7 @@ class ItemUpdate(Billed):
         return ItemChange("", item_id, self.price, self.quantity, metadata=self.metadata)
 
 
-class ItemDelete(Changed):
+class ItemDelete(Prorated):
     """An item's removal."""
 
     clear_usage: Flag = False
@@ -231,3 +248,29 @@ class ItemList(ListParams):
     """A page of a subscription's items."""
 
     subscription: Text
+
+
+class PreviewDetails(Nested):
+    """What a subscription would be asked: to change, or, with no subscription named, to begin."""
+
+    items: Annotated[FormList[ItemChangeParams], Field(max_length=MOST_ITEMS)] = Field(default_factory=list)
+    billing_cycle_anchor: Literal["now", "unchanged"] = "unchanged"
+    cancel_at: CancelAt = None
+    cancel_at_period_end: Flag = False
+    proration_behavior: ProrationBehavior = "create_prorations"
+    proration_date: Timestamp | None = None
+    trial_end: Timestamp | Literal["now"] | None = None
+
+    def update(self) -> SubscriptionUpdate:
+        """The call that would change it."""
+        given = {name: getattr(self, name) for name in self.model_fields_set}
+        return SubscriptionUpdate.model_construct(self.model_fields_set, **given)
+
+
+class PreviewCreate(Params):
+    """An invoice to look at before it is there."""
+
+    customer: Text | None = None
+    preview_mode: Literal["next"] = "next"
+    subscription: Text | None = None
+    subscription_details: PreviewDetails = PreviewDetails()

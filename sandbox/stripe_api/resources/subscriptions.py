@@ -1,5 +1,6 @@
 """Subscriptions over the API: what is asked, checked; `billing` decides what comes of it."""
 
+from collections.abc import Set as AbstractSet
 from typing import Any
 
 from sandbox.stripe_api.billing.changing import (
@@ -124,23 +125,42 @@ def _settings(params: Described, old: Json) -> Json:
 def _update(asked: Asked[SubscriptionUpdate]) -> Change:
     params, state = asked.params, asked.state
     old = found(state, "subscription", asked.ids["subscription"])
-    if old["status"] in OVER and params.model_fields_set - {"metadata", "cancellation_details", "expand"}:
-        raise ApiError("A canceled subscription can only update its cancellation_details and metadata.")
     moment = in_time_of(old, state, asked.moment)
     decision = Decision(state)
-    new = _described(old, params, state)
+    new = edited(old, params, decision, moment)
+    return decision.change(changed(decision, old, new, params.terms(), moment))
+
+
+def edited(old: Json, params: SubscriptionUpdate, decision: Decision, moment: Moment) -> Json:
+    """A subscription as a call asks it to be, not stored yet.
+
+    Raises:
+        ApiError: it cannot be so.
+    """
+    _check_editable(old["status"], params.model_fields_set)
+    new = _described(old, params, decision)
     if params.items:
-        new = with_items(new, [item.change(n) for n, item in enumerate(params.items)], state, moment)
+        new = with_items(new, [item.change(n) for n, item in enumerate(params.items)], decision, moment)
     if "discounts" in params.model_fields_set:
         new = _with_discounts(new, params, decision, moment)
-    new = _with_cycle(new, params, state, moment)
+    new = _with_cycle(new, params, decision, moment)
     new = _with_end(new, params, moment)
     said = {
         name: getattr(params.cancellation_details, name)
         for name in params.cancellation_details.model_fields_set
     }
     new["cancellation_details"] = {**new["cancellation_details"], **said}
-    return decision.change(changed(decision, old, new, params.terms(), moment))
+    return new
+
+
+def _check_editable(status: str, given: AbstractSet[str]) -> None:
+    if status in OVER and given - {"metadata", "cancellation_details", "expand"}:
+        raise ApiError("A canceled subscription can only update its cancellation_details and metadata.")
+    if status == "incomplete" and given - {"metadata", "default_payment_method", "expand"}:
+        raise ApiError(
+            "An incomplete subscription can only update its metadata and default_payment_method, until its"
+            " first invoice is paid."
+        )
 
 
 def _described(old: Json, params: SubscriptionUpdate, state: State) -> Json:
@@ -236,11 +256,14 @@ def _subscriptions(asked: Asked[SubscriptionList]) -> Query:
                 listed = one["status"] in OVER
             case _:
                 listed = one["status"] == params.status
-        prices = {item["price"] for item in one["items"]["data"]}
+        items = one["items"]["data"]
         return (
             listed
-            and (params.price is None or params.price in prices)
+            and (params.price is None or any(item["price"] == params.price for item in items))
             and params.test_clock in (None, one["test_clock"])
+            and params.collection_method in (None, one["collection_method"])
+            and any(params.current_period_start.covers(item["current_period_start"]) for item in items)
+            and any(params.current_period_end.covers(item["current_period_end"]) for item in items)
         )
 
     return Query(
