@@ -14,3 +14,8 @@ def in_time_of(owner: Json, state: State, moment: Moment) -> Moment:
     if clock is None:
         return moment
     return replace(moment, now=found(state, "test_helpers.test_clock", clock)["frozen_time"])
+
+
+def in_time_of_customer(customer: str | None, state: State, moment: Moment) -> Moment:
+    """The moment as it is for the customer of that id; None for nobody we know."""
+    return moment if customer is None else in_time_of(found(state, "customer", customer), state, moment)

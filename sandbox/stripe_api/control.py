@@ -16,7 +16,7 @@ from sandbox.stripe_api.faults import Faults
 from sandbox.stripe_api.ledger import Ledger, new_id
 from sandbox.stripe_api.objects import Cause, Json
 from sandbox.stripe_api.operation import Change, Moment
-from sandbox.stripe_api.resources.charges import dispute
+from sandbox.stripe_api.resources.disputes import dispute
 from sandbox.stripe_api.resources.events import with_new_secret
 from sandbox.stripe_api.resources.payment_intents import authenticated
 from sandbox.stripe_api.resources.subscription_params import Status

@@ -147,19 +147,17 @@ def _kept(method: Json, intent: Json, holder: Holder) -> Json:
 
 
 def _disputed(result: Collected, charge: Json, reason: str, moment: Moment) -> Collected:
-    changed, dispute = disputed(charge, reason, moment)
+    changed, dispute, told = disputed(charge, reason, moment)
     return replace(
-        result,
-        charge=changed,
-        saved=(*result.saved, changed, dispute),
-        events=(*result.events, Draft("charge.dispute.created", dispute)),
+        result, charge=changed, saved=(*result.saved, changed, dispute), events=(*result.events, *told)
     )
 
 
-def disputed(charge: Json, reason: str, moment: Moment) -> tuple[Json, Json]:
-    """A paid charge as it is once its holder disputes it, and the dispute."""
+def disputed(charge: Json, reason: str, moment: Moment) -> tuple[Json, Json, tuple[Draft, ...]]:
+    """A paid charge as it is once its holder disputes it, the dispute, and its events."""
     dispute = objects.dispute(moment.new_id("du"), moment.now, charge, reason)
-    return {**charge, "disputed": True}, dispute
+    told = ("charge.dispute.created", "charge.dispute.funds_withdrawn")
+    return {**charge, "disputed": True}, dispute, tuple(Draft(kind, dispute) for kind in told)
 
 
 def _waiting(intent: Json, method: Json, moment: Moment) -> Collected:

@@ -290,6 +290,13 @@ async def changes(
         ),
         ("POST", f"/v1/invoices/{ids['invoice']}", {"description": "Thank you"}),
         ("POST", f"/v1/payment_intents/{ids['waiting_intent']}", {"amount": "1001"}),
+        ("POST", f"/v1/refunds/{ids['refund']}", {"metadata[a]": "b"}),
+        (
+            "POST",
+            f"/v1/disputes/{ids['dispute']}",
+            {"evidence[uncategorized_text]": "winning_evidence", "submit": "false"},
+        ),
+        ("POST", f"/v1/disputes/{ids['dispute']}/close", None),
         ("POST", f"/v1/{subscription}", {"cancel_at": "min_period_end"}),
         ("POST", f"/v1/{subscription}", {"cancel_at_period_end": "true"}),
         ("DELETE", f"/v1/{subscription}", None),

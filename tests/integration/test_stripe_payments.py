@@ -286,6 +286,44 @@ async def test_a_dispute_comes_with_its_card_or_on_request(api: stripe.StripeCli
     assert raised.value.code == "charge_disputed"
 
 
+@pytest.mark.parametrize(
+    ("evidence", "verdict", "told"),
+    [
+        ("winning_evidence", "won", ["funds_reinstated", "closed"]),
+        ("losing_evidence", "lost", ["closed"]),
+        ("They were there.", "under_review", []),
+    ],
+)
+async def test_a_dispute_is_answered(
+    api: stripe.StripeClient, evidence: str, verdict: str, told: list[str]
+) -> None:
+    paid = await charge(api, "pm_card_createDispute")
+    disputed = (await api.v1.disputes.list_async({"payment_intent": paid.id})).data[0]
+    kept = await api.v1.disputes.update_async(
+        disputed.id, {"evidence": {"uncategorized_text": evidence}, "submit": False}
+    )
+    assert (kept.status, kept.evidence_details.has_evidence) == ("needs_response", True)
+
+    answered = await api.v1.disputes.update_async(disputed.id, {"evidence": {"customer_name": "Ada"}})
+
+    assert (answered.status, answered.evidence_details.submission_count) == (verdict, 1)
+    assert [kind.removeprefix("charge.dispute.") for kind in await event_types(api)][5:] == [
+        "updated",
+        "updated",
+        *told,
+    ]
+    if verdict == "won":
+        await api.v1.refunds.create_async({"payment_intent": paid.id})
+    if verdict != "under_review":
+        with pytest.raises(stripe.InvalidRequestError, match=f"was {verdict}"):
+            await api.v1.disputes.close_async(disputed.id)
+        return
+    given_up = await api.v1.disputes.close_async(disputed.id)
+    assert given_up.status == "lost"
+    with pytest.raises(stripe.InvalidRequestError, match="charged back"):
+        await api.v1.refunds.create_async({"payment_intent": paid.id})
+
+
 async def new_coupon(api: stripe.StripeClient, code: str, **more: object) -> stripe.PromotionCode:
     """A promotion code of a coupon of its own: a quarter off for three months unless it says otherwise."""
     terms: Any = {"percent_off": 25, "duration": "repeating", "duration_in_months": 3, **more}

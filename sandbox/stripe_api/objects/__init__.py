@@ -10,6 +10,7 @@ from sandbox.stripe_api.objects.catalogue import (
     product,
 )
 from sandbox.stripe_api.objects.charges import (
+    EVIDENCE,
     charge,
     dispute,
     payment_intent,
@@ -69,6 +70,7 @@ from sandbox.stripe_api.objects.test_clocks import (
 
 __all__ = [
     "API_VERSION",
+    "EVIDENCE",
     "INCOMPLETE_SECONDS",
     "Bill",
     "BillLine",

@@ -150,7 +150,7 @@ def dispute(dispute_id: str, now: int, charge: Json, reason: str) -> Json:
         "created": now,
         "currency": charge["currency"],
         "enhanced_eligibility_types": [],
-        "evidence": {**dict.fromkeys(_EVIDENCE), "enhanced_evidence": {}},
+        "evidence": {**dict.fromkeys(EVIDENCE), "enhanced_evidence": {}},
         "evidence_details": {
             "due_by": now + _ANSWER_SECONDS,
             "enhanced_eligibility": {},
@@ -177,7 +177,7 @@ def dispute(dispute_id: str, now: int, charge: Json, reason: str) -> Json:
 
 
 _ANSWER_SECONDS = 9 * 86400
-_EVIDENCE = (
+EVIDENCE = (
     "access_activity_log",
     "billing_address",
     "cancellation_policy",

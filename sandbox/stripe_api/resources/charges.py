@@ -1,19 +1,18 @@
-"""Charges, and how their money goes back: refunds and disputes."""
+"""Charges, and the refunds that give their money back."""
 
 from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
 from sandbox.stripe_api import objects
-from sandbox.stripe_api.clocks import in_time_of
+from sandbox.stripe_api.clocks import in_time_of_customer
 from sandbox.stripe_api.decision import Decision
 from sandbox.stripe_api.errors import ApiError
 from sandbox.stripe_api.money import amount_text
 from sandbox.stripe_api.objects import Json
-from sandbox.stripe_api.operation import Asked, Change, Moment, Operation, found, listing, retrieval
-from sandbox.stripe_api.params import DatedListParams, Metadata, Params, Text
-from sandbox.stripe_api.payments import disputed
-from sandbox.stripe_api.store import Query, State
+from sandbox.stripe_api.operation import Asked, Change, Operation, found, listing, retrieval, update, updated
+from sandbox.stripe_api.params import DatedListParams, Metadata, MetadataChange, Params, Text
+from sandbox.stripe_api.store import Query, State, every
 
 Amount = Annotated[int, Field(ge=1, le=99_999_999)]
 
@@ -33,6 +32,12 @@ class RefundCreate(Params):
     amount: Amount | None = None
     reason: Literal["duplicate", "fraudulent", "requested_by_customer"] | None = None
     metadata: Metadata = Field(default_factory=dict)
+
+
+class RefundUpdate(Params):
+    """An edit: metadata only."""
+
+    metadata: MetadataChange = Field(default_factory=dict)
 
 
 class ReturnList(DatedListParams):
@@ -64,7 +69,7 @@ def _refund(asked: Asked[RefundCreate]) -> Change:
             f" charge ({amount_text(left, old['currency'])}).",
             param="amount",
         )
-    moment = _own_time(old, state, asked.moment)
+    moment = in_time_of_customer(old["customer"], state, asked.moment)
     given = {"metadata": params.metadata, "reason": params.reason}
     refund = objects.refund(moment.new_id("re"), moment.now, old, amount, given)
     new = {**old, "amount_refunded": old["amount_refunded"] + amount, "refunded": amount == left}
@@ -92,43 +97,30 @@ def _to_refund(params: RefundCreate, state: State) -> Json:
         raise ApiError(f"Charge {charge['id']} failed: there is nothing to refund.", param="charge")
     if charge["refunded"]:
         raise ApiError(f"Charge {charge['id']} has already been refunded.", "charge_already_refunded")
-    if charge["disputed"]:
+    if is_charged_back(charge, state):
         raise ApiError(
             f"Charge {charge['id']} has been charged back; cannot issue a refund.", "charge_disputed"
         )
     return charge
 
 
-def _own_time(charge: Json, state: State, moment: Moment) -> Moment:
-    if charge["customer"] is None:
-        return moment
-    return in_time_of(found(state, "customer", charge["customer"]), state, moment)
+def is_charged_back(charge: Json, state: State) -> bool:
+    """Whether a charge's money is with its holder's bank: it was disputed, and the dispute was not won."""
+    not_won = Query("dispute", label=charge["id"], keep=lambda one: bool(one["status"] != "won"))
+    return bool(every(state, not_won, 1))
 
 
-def dispute(charge: Json, reason: str, state: State, moment: Moment) -> Change:
-    """A paid charge's dispute by its holder.
-
-    Raises:
-        ApiError: it cannot be disputed.
-    """
-    if not charge["paid"] or charge["disputed"]:
-        raise ApiError(f"Charge {charge['id']} failed or is disputed already: it cannot be disputed.")
-    changed, opened = disputed(charge, reason, _own_time(charge, state, moment))
-    decision = Decision(state)
-    decision.save(changed, opened)
-    decision.tell("charge.dispute.created", opened)
-    return decision.change(opened)
+def _update_refund(asked: Asked[RefundUpdate]) -> Change:
+    old = found(asked.state, "refund", asked.ids["refund"])
+    return update("refund", old, updated(old, asked.params, ()), asked.state)
 
 
 def _refunds(asked: Asked[ReturnList]) -> Query:
-    return _returns("refund", asked)
+    return returns("refund", asked)
 
 
-def _disputes(asked: Asked[ReturnList]) -> Query:
-    return _returns("dispute", asked)
-
-
-def _returns(kind: str, asked: Asked[ReturnList]) -> Query:
+def returns(kind: str, asked: Asked[ReturnList]) -> Query:
+    """The refunds, or disputes, that a list asks for."""
     params = asked.params
     return Query(
         kind,
@@ -140,13 +132,12 @@ def _returns(kind: str, asked: Asked[ReturnList]) -> Query:
 
 
 def operations() -> tuple[Operation[Any], ...]:
-    """Every call about charges, refunds and disputes."""
+    """Every call about charges and refunds."""
     return (
         listing("/v1/charges", ChargeList, _charges),
         retrieval("/v1/charges/{charge}", "charge"),
         Operation("POST", "/v1/refunds", RefundCreate, _refund),
         listing("/v1/refunds", ReturnList, _refunds),
         retrieval("/v1/refunds/{refund}", "refund"),
-        listing("/v1/disputes", ReturnList, _disputes),
-        retrieval("/v1/disputes/{dispute}", "dispute"),
+        Operation("POST", "/v1/refunds/{refund}", RefundUpdate, _update_refund),
     )

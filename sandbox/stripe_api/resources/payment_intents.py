@@ -6,7 +6,7 @@ from pydantic import BeforeValidator, Field
 
 from sandbox.stripe_api import objects
 from sandbox.stripe_api.billing.invoicing import intent_failed, intent_paid
-from sandbox.stripe_api.clocks import in_time_of
+from sandbox.stripe_api.clocks import in_time_of_customer
 from sandbox.stripe_api.decision import Decision
 from sandbox.stripe_api.errors import ApiError
 from sandbox.stripe_api.objects import Json
@@ -94,7 +94,8 @@ def _create(asked: Asked[IntentCreate]) -> Change:
     params, state, moment = asked.params, asked.state, asked.moment
     decision = Decision(state)
     if params.customer is not None:
-        moment = in_time_of(found(state, "customer", params.customer, "customer"), state, moment)
+        found(state, "customer", params.customer, "customer")
+        moment = in_time_of_customer(params.customer, state, moment)
     given = {**params.model_dump(), "secret": moment.new_id("secret"), "payment_method": None}
     intent = objects.payment_intent(moment.new_id("pi"), moment.now, given)
     if params.automatic_payment_methods is not None:
@@ -127,7 +128,9 @@ def _update(asked: Asked[IntentUpdate]) -> Change:
     new = updated(old, params, ("description", "receipt_email", "setup_future_usage"))
     new["amount"] = params.amount or old["amount"]
     if params.payment_method is not None:
-        new = _with_method(new, params.payment_method, decision, _own_time(old, state, asked.moment))
+        new = _with_method(
+            new, params.payment_method, decision, in_time_of_customer(old["customer"], state, asked.moment)
+        )
     decision.save(new)
     return decision.change(new)
 
@@ -137,7 +140,7 @@ def _confirm(asked: Asked[IntentConfirm]) -> Change:
     intent = found(state, "payment_intent", asked.ids["intent"])
     _check_open(intent, state, "confirm")
     decision = Decision(state)
-    moment = _own_time(intent, state, asked.moment)
+    moment = in_time_of_customer(intent["customer"], state, asked.moment)
     if params.return_url is not None:
         intent["_return_url"] = params.return_url
     if intent["status"] == "requires_action" and params.payment_method in (None, intent["payment_method"]):
@@ -146,12 +149,6 @@ def _confirm(asked: Asked[IntentConfirm]) -> Change:
     if params.payment_method is not None:
         intent = _with_method(intent, params.payment_method, decision, moment)
     return _tried(intent, decision, moment, off_session=params.off_session)
-
-
-def _own_time(intent: Json, state: State, moment: Moment) -> Moment:
-    if intent["customer"] is None:
-        return moment
-    return in_time_of(found(state, "customer", intent["customer"]), state, moment)
 
 
 def _check_open(intent: Json, state: State, verb: str) -> None:
@@ -179,7 +176,7 @@ def _tried(intent: Json, decision: Decision, moment: Moment, *, off_session: boo
 
 def authenticated(intent: Json, state: State, moment: Moment, *, passed: bool) -> Change:
     """What becomes of an intent that `requires_action` once its holder has authenticated, or has not."""
-    moment = _own_time(intent, state, moment)
+    moment = in_time_of_customer(intent["customer"], state, moment)
     method = found(state, "payment_method", intent["payment_method"])
     tried = (
         attempt(intent, method, Holder.AUTHENTICATED, moment)
@@ -207,7 +204,7 @@ def _cancel(asked: Asked[IntentCancel]) -> Change:
         raise ApiError(f"This PaymentIntent is of an invoice: void {intent['_invoice']} instead.")
     canceled = {
         **intent,
-        "canceled_at": _own_time(intent, state, asked.moment).now,
+        "canceled_at": in_time_of_customer(intent["customer"], state, asked.moment).now,
         "cancellation_reason": asked.params.cancellation_reason,
         "next_action": None,
         "status": "canceled",
