@@ -39,7 +39,7 @@ async def test_recycled_pid_of_a_stranger_is_neither_ours_nor_killed(tmp_path: P
     os.kill(daemon.start(), signal.SIGKILL)
     identity = json.loads(daemon.pid_file.read_text())
     daemon.pid_file.write_text(
-        json.dumps({**identity, "pid": stranger.pid, "started": identity["started"] - 1})
+        json.dumps({**identity, "pid": stranger.pid, "started": identity["started"] - 10_000})
     )
     assert not daemon.is_running()
     await daemon.stop()
