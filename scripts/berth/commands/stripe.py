@@ -152,10 +152,11 @@ async def _sync(progress: RichProgress) -> tuple[CaughtUp, Swept]:
     folder = from_environment_or_demo("BERTH_CATALOGUE_DIR")
     load = partial(load_catalogue, Path(folder) if folder else None)
     async with stripe_client() as stripe, open_pool() as pool:
-        with progress.step("reading Stripe's events") as step:
-            caught = await CatchUp(pool, stripe).run(lambda count: step.update(f"{count} read"))
+        # First, so that it says what differed: missed events mend that within the second.
         with progress.step("comparing subscriptions") as step:
             swept = await Sweep(pool, stripe, load).run(lambda count: step.update(f"{count} compared"))
+        with progress.step("reading Stripe's events") as step:
+            caught = await CatchUp(pool, stripe).run(lambda count: step.update(f"{count} read"))
     return caught, swept
 
 
