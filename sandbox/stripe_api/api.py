@@ -34,6 +34,7 @@ from sandbox.stripe_api.resources import (
     portal,
     previews,
     products,
+    search,
     subscription_items,
     subscriptions,
     test_clocks,
@@ -50,6 +51,7 @@ _METHODS = ["GET", "POST", "DELETE", "PUT", "PATCH"]
 def operations() -> tuple[Operation[Any], ...]:
     """Every call the stand-in answers."""
     return (
+        *search.operations(),  # first, or `search` would be taken for an id
         *customers.operations(),
         *payment_methods.operations(),
         *payment_intents.operations(),

@@ -87,6 +87,17 @@ class Nested(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
+class Address(Nested):
+    """Where somebody is."""
+
+    city: ClearableText = None
+    country: ClearableText = None
+    line1: ClearableText = None
+    line2: ClearableText = None
+    postal_code: ClearableText = None
+    state: ClearableText = None
+
+
 class TimeRange(Nested):
     """Bounds of a time, Unix seconds."""
 
@@ -168,6 +179,7 @@ _WORDS: Mapping[str, tuple[str, str | None]] = {
     "bool_parsing": ("Invalid boolean: {given}", None),
     "literal_error": ("Invalid {name}: must be one of {expected}", None),
     "url_invalid": ("Not a valid URL", "url_invalid"),
+    "email_invalid": ("Invalid email address: {given}", "email_invalid"),
     "dict_type": ("Invalid object: {given}", None),
     "model_type": ("Invalid object: {given}", None),
     "list_type": ("Invalid array: {given}", None),

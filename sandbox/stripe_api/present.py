@@ -121,7 +121,7 @@ def _priced(item: Json, state: State) -> Json:
 def _expand(node: Json, segments: list[str], state: State, path: str, place: str) -> Json:
     name, rest = segments[0], segments[1:]
     place = node.get("object", place)
-    if place == "list" and name == "data":
+    if place in ("list", "search_result") and name == "data":
         if not rest:
             return node
         return {**node, "data": [_expand(item, rest, state, path, place) for item in node["data"]]}

@@ -674,3 +674,75 @@ async def test_a_customers_cards_are_listed(api: stripe.StripeClient) -> None:
     assert [one.id for one in cards.data] == [subscription.default_payment_method]
     assert [one.id for one in own.data] == [subscription.default_payment_method]
     assert GOOD_CARD.replace(" ", "") not in str(cards)
+
+
+async def test_a_customer_comes_with_a_card_and_all_that_is_known_of_them(api: stripe.StripeClient) -> None:
+    ada = await api.v1.customers.create_async(
+        {
+            "email": "ada@example.com",
+            "address": {"city": "Bern", "country": "CH"},
+            "shipping": {"name": "Ada", "address": {"line1": "1 Road"}},
+            "preferred_locales": ["de"],
+            "balance": -500,
+            "payment_method": "pm_card_visa",
+            "invoice_settings": {"default_payment_method": "pm_card_visa"},
+        }
+    )
+    cards = (await api.v1.customers.payment_methods.list_async(ada.id)).data
+
+    assert [card.id for card in cards] == [
+        ada.invoice_settings and ada.invoice_settings.default_payment_method
+    ]
+    assert (ada.balance, ada.preferred_locales) == (-500, ["de"])
+    assert ada.address is not None
+    assert (ada.address.city, ada.address.line1) == ("Bern", None)
+    moved = await api.v1.customers.update_async(ada.id, {"address": "", "tax_exempt": "reverse"})
+    assert (moved.address, moved.tax_exempt) == (None, "reverse")
+    assert await event_types(api) == ["customer.created", "payment_method.attached", "customer.updated"]
+    bob = await api.v1.customers.create_async({"name": "Bob"})
+    others = await refused(
+        api.v1.customers.update_async(bob.id, {"invoice_settings": {"default_payment_method": cards[0].id}})
+    )
+    no_address = await refused(api.v1.customers.create_async({"email": "ada"}))
+    assert (others.code, no_address.code) == ("resource_missing", "email_invalid")
+
+
+async def test_what_was_made_is_found_by_searching(api: stripe.StripeClient) -> None:
+    for number in range(3):
+        await api.v1.customers.create_async({"email": f"{number}@a.test", "metadata": {"of": "three"}})
+    subscription = await bought(api)
+
+    pages = await api.v1.customers.search_async({"query": "metadata['of']:'three'", "limit": 2})
+
+    assert [one.email async for one in pages.auto_paging_iter()] == ["2@a.test", "1@a.test", "0@a.test"]
+    invoices = await api.v1.invoices.search_async(
+        {"query": f"subscription:'{subscription.id}' AND total>0", "expand": ["data.customer"]}
+    )
+    assert [one.id for one in invoices.data] == [subscription.latest_invoice]
+    assert isinstance(invoices.data[0].customer, stripe.Customer)
+
+
+async def test_a_product_comes_with_its_default_price_and_goes_without_any(api: stripe.StripeClient) -> None:
+    product = await api.v1.products.create_async(
+        {
+            "name": "Pro",
+            "default_price_data": {"currency": "usd", "unit_amount": 5, "recurring": {"interval": "year"}},
+            "marketing_features": [{"name": "10 agents"}],
+        }
+    )
+    price = str(product.default_price)
+    kept = await refused(api.v1.prices.update_async(price, {"active": False}))
+    sold = await refused(api.v1.products.delete_async(product.id))
+    too_long: Any = {
+        "currency": "usd",
+        "unit_amount": 5,
+        "product": product.id,
+        "recurring": {"interval": "month", "interval_count": 37},
+    }
+    long = await refused(api.v1.prices.create_async(too_long))
+
+    assert (await api.v1.prices.retrieve_async(price)).product == product.id
+    assert (kept.param, long.param, "prices" in str(sold)) == ("active", "recurring", True)
+    bare = await api.v1.products.create_async({"name": "Bare"})
+    assert (await api.v1.products.delete_async(bare.id)).deleted
+    assert (await event_types(api))[-2:] == ["product.created", "product.deleted"]

@@ -72,6 +72,18 @@ async def test_a_clock_moves_forward_two_intervals_at_most(api: stripe.StripeCli
     await advance(api, clock, START + 758 * DAY)
 
 
+async def test_a_clock_has_room_for_three_customers(api: stripe.StripeClient) -> None:
+    clock = await new_clock(api)
+    for _ in range(3):
+        last = await new_customer(api, clock, card=None)
+
+    with pytest.raises(stripe.InvalidRequestError, match="up to 3 customers"):
+        await new_customer(api, clock, card=None)
+
+    await api.v1.customers.delete_async(last)
+    await new_customer(api, clock, card=None)
+
+
 async def test_a_deleted_clock_takes_its_customers_along(api: stripe.StripeClient) -> None:
     clock = await new_clock(api)
     customer = await new_customer(api, clock)

@@ -11,6 +11,7 @@ from sandbox.stripe_api.errors import ApiError
 from sandbox.stripe_api.faults import Faults, planned
 from sandbox.stripe_api.money import amount_text, interval_text
 from sandbox.stripe_api.periods import Interval, period_end
+from sandbox.stripe_api.resources.search import matcher
 from sandbox.stripe_api.signature import signature
 
 NOW = int(datetime(2026, 11, 21, tzinfo=UTC).timestamp())
@@ -160,3 +161,53 @@ def test_random_faults_repeat_with_their_seed_and_differ_without() -> None:
     assert 5 <= len(untouched) <= 25
     assert len(untouched) + len(dropped) + len(twice) // 2 == 30
     assert [one.event for one in sorted(twice, key=lambda one: one.due)] != [one.event for one in twice]
+
+
+FOUND = {
+    "object": "customer",
+    "email": "Ada@example.com",
+    "name": None,
+    "created": 100,
+    "metadata": {"order": "67", "it's": 'a "b"'},
+}
+
+
+@pytest.mark.parametrize(
+    ("query", "matches"),
+    [
+        ("email:'ada@example.com'", True),
+        ('email:"bob@example.com"', False),
+        ("-email:'bob@example.com'", True),
+        ("email~'EXAM'", True),
+        ("name:null", True),
+        ("-metadata['order']:null", True),
+        ("metadata['order']:'67' AND email~'ada'", True),
+        ("metadata['order']:'68' OR created>=100", True),
+        ("created>100 or created<100", False),
+        ("created:100 email:'nobody'", False),
+        ("""metadata["it's"]:'a "b"'""", True),
+        (r"""metadata["it's"]:"a \"b\"" """, True),
+    ],
+)
+def test_a_search_finds_what_it_asks_for(query: str, matches: bool) -> None:
+    assert matcher(query, frozenset({"email", "name", "created", "metadata"}))(FOUND) is matches
+
+
+@pytest.mark.parametrize(
+    "query",
+    [
+        "ada",
+        "email:ada",
+        "email~'ad'",
+        "phone:'1'",
+        "metadata:'1'",
+        "email>'a'",
+        "email:'a' AND name:'b' OR name:'c'",
+        "email:'a' AND",
+        " AND ".join(["created:1"] * 11),
+    ],
+)
+def test_a_search_that_makes_no_sense_is_refused(query: str) -> None:
+    with pytest.raises(ApiError) as refused:
+        matcher(query, frozenset({"email", "name", "created", "metadata"}))
+    assert refused.value.param == "query"

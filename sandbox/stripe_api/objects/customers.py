@@ -11,8 +11,8 @@ def customer(customer_id: str, now: int, given: Mapping[str, Any]) -> Json:
     return {
         "id": customer_id,
         "object": "customer",
-        "address": None,
-        "balance": 0,
+        "address": given.get("address"),
+        "balance": given.get("balance", 0),
         "created": now,
         "currency": None,
         "customer_account": None,
@@ -33,8 +33,8 @@ def customer(customer_id: str, now: int, given: Mapping[str, Any]) -> Json:
         "name": given.get("name"),
         "next_invoice_sequence": 1,
         "phone": given.get("phone"),
-        "preferred_locales": [],
-        "shipping": None,
-        "tax_exempt": "none",
+        "preferred_locales": given.get("preferred_locales") or [],
+        "shipping": given.get("shipping"),
+        "tax_exempt": given.get("tax_exempt", "none"),
         "test_clock": given.get("test_clock"),
     }

@@ -24,6 +24,7 @@ from sandbox.stripe_api.params import (
 )
 from sandbox.stripe_api.payments import Holder
 from sandbox.stripe_api.present import shown
+from sandbox.stripe_api.resources.payment_methods import own_method
 from sandbox.stripe_api.resources.subscription_params import CollectionMethod
 from sandbox.stripe_api.store import Query
 
@@ -149,9 +150,7 @@ def _paid_by_card(decision: Decision, invoice: Json, asked: Asked[InvoicePay]) -
     params = asked.params
     method = None
     if params.payment_method is not None:
-        method = found(asked.state, "payment_method", params.payment_method, "payment_method")
-        if method["customer"] != invoice["customer"]:
-            raise ApiError("The payment method belongs to another customer.", param="payment_method")
+        method = own_method(params.payment_method, invoice["customer"], asked.state, "payment_method")
     holder = Holder.AWAY if params.off_session else Holder.PRESENT
     moment = in_time_of(invoice, asked.state, asked.moment)
     collected = collect(decision, invoice, "allow_incomplete", Attempt(holder, method=method), moment)

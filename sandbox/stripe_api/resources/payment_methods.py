@@ -21,6 +21,7 @@ from sandbox.stripe_api.operation import (
     updated,
 )
 from sandbox.stripe_api.params import (
+    Address,
     ClearableText,
     ListParams,
     Metadata,
@@ -46,17 +47,8 @@ class _Card(Nested):
     token: Text | None = None
 
 
-class _Address(Nested):
-    city: ClearableText = None
-    country: ClearableText = None
-    line1: ClearableText = None
-    line2: ClearableText = None
-    postal_code: ClearableText = None
-    state: ClearableText = None
-
-
 class _Billing(Nested):
-    address: _Address = _Address()
+    address: Address = Address()
     email: ClearableText = None
     name: ClearableText = None
     phone: ClearableText = None
@@ -154,6 +146,23 @@ def method_of(method_id: str, state: State, moment: Moment, param: str = "id") -
     if card is not None and method_id.startswith("pm_"):
         return new_method(card, {}, moment)
     return found(state, "payment_method", method_id, param)
+
+
+def own_method(method_id: str, customer: str, state: State, param: str) -> Json:
+    """A customer's payment method.
+
+    Raises:
+        ApiError: there is none, or it is not theirs.
+    """
+    method = found(state, "payment_method", method_id, param)
+    if method["customer"] != customer:
+        raise ApiError(
+            f"The customer does not have a payment method with the ID {method_id}. The payment method must be"
+            " attached to the customer.",
+            "resource_missing",
+            param,
+        )
+    return method
 
 
 def _attach(asked: Asked[MethodAttach]) -> Change:

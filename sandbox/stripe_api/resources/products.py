@@ -1,10 +1,13 @@
 """Products and their prices."""
 
+from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, Field
+from pydantic import AfterValidator, Field, model_validator
+from pydantic_core import PydanticCustomError
 
 from sandbox.stripe_api import objects
+from sandbox.stripe_api.decision import Decision
 from sandbox.stripe_api.errors import ApiError
 from sandbox.stripe_api.objects import Json
 from sandbox.stripe_api.operation import (
@@ -39,29 +42,79 @@ MOST_LOOKUP_KEYS = 10
 LookupKey = Annotated[str, Field(min_length=1, max_length=200)]
 Currency = Annotated[str, Field(pattern=r"^[A-Za-z]{3}$"), AfterValidator(str.lower)]
 TaxBehavior = Literal["exclusive", "inclusive", "unspecified"]
+_MOST_INTERVALS: Mapping[Interval, int] = {"day": 1095, "week": 156, "month": 36, "year": 3}
+"""Three years: https://docs.stripe.com/api/prices/create."""
 
 
-class ProductCreate(Params):
+class _Feature(Nested):
+    name: Annotated[str, Field(min_length=1, max_length=80)]
+
+
+class _Shown(Params):
+    """What a new product and an edited one have in common."""
+
+    active: Flag = True
+    description: ClearableText = None
+    images: Annotated[FormList[Url], Field(max_length=8)] = Field(default_factory=list)
+    marketing_features: Annotated[FormList[_Feature], Field(max_length=15)] = Field(default_factory=list)
+    shippable: Flag | None = None
+    statement_descriptor: Annotated[str, Field(min_length=5, max_length=22)] | None = None
+    tax_code: ClearableText = None
+    unit_label: ClearableText = None
+    url: Url | None = None
+
+
+_EDITABLE = (
+    "active",
+    "default_price",
+    "description",
+    "images",
+    "marketing_features",
+    "name",
+    "shippable",
+    "statement_descriptor",
+    "tax_code",
+    "unit_label",
+    "url",
+)
+
+
+class Recurring(Nested):
+    """How often a price is due."""
+
+    interval: Interval
+    interval_count: Annotated[int, Field(ge=1)] = 1
+    usage_type: Literal["licensed"] = "licensed"
+
+    @model_validator(mode="after")
+    def _is_within_three_years(self) -> "Recurring":
+        if self.interval_count > _MOST_INTERVALS[self.interval]:
+            raise PydanticCustomError("interval", "An interval has up to three years")
+        return self
+
+
+class _DefaultPrice(Nested):
+    currency: Currency
+    unit_amount: Count
+    recurring: Recurring | None = None
+    tax_behavior: TaxBehavior = "unspecified"
+    metadata: Metadata = Field(default_factory=dict)
+
+
+class ProductCreate(_Shown):
     """A new product; `id` may be chosen."""
 
     id: Text | None = None
     name: Text
-    active: Flag = True
-    description: ClearableText = None
-    unit_label: ClearableText = None
-    url: Url | None = None
+    default_price_data: _DefaultPrice | None = None
     metadata: Metadata = Field(default_factory=dict)
 
 
-class ProductUpdate(Params):
+class ProductUpdate(_Shown):
     """An edit."""
 
     name: Text = ""
-    active: Flag = True
     default_price: Text = ""
-    description: ClearableText = None
-    unit_label: ClearableText = None
-    url: Url | None = None
     metadata: MetadataChange = Field(default_factory=dict)
 
 
@@ -70,14 +123,7 @@ class ProductList(DatedListParams):
 
     active: Flag | None = None
     ids: FormList[Text] | None = None
-
-
-class Recurring(Nested):
-    """How often a price is due."""
-
-    interval: Interval
-    interval_count: Annotated[int, Field(ge=1, le=1095)] = 1
-    usage_type: Literal["licensed"] = "licensed"
+    url: Url | None = None
 
 
 class ProductData(Nested):
@@ -136,13 +182,21 @@ def _create_product(asked: Asked[ProductCreate]) -> Change:
     if params.id is not None and asked.state.find(params.id) is not None:
         raise ApiError("Product already exists.", code="resource_already_exists", param="id")
     new = objects.product(params.id or moment.new_id("prod"), moment.now, params.model_dump())
-    return Change(new, (new,), (Draft("product.created", new),))
+    decision = Decision(asked.state)
+    if params.default_price_data is not None:
+        given = {**params.default_price_data.model_dump(), "product": new["id"]}
+        price = objects.price(moment.new_id("price"), moment.now, given)
+        new["default_price"] = price["id"]
+        decision.save(price)
+        decision.tell("price.created", price)
+    decision.save(new)
+    decision.tell("product.created", new)
+    return decision.change(new)
 
 
 def _update_product(asked: Asked[ProductUpdate]) -> Change:
     old = found(asked.state, "product", asked.ids["product"])
-    names = ("name", "active", "default_price", "description", "unit_label", "url")
-    new = updated(old, asked.params, names)
+    new = updated(old, asked.params, _EDITABLE)
     if asked.params.default_price:
         price = found(asked.state, "price", asked.params.default_price, "default_price")
         if price["product"] != old["id"]:
@@ -152,6 +206,17 @@ def _update_product(asked: Asked[ProductUpdate]) -> Change:
     return update("product", old, new, asked.state)
 
 
+def _delete_product(asked: Asked[Params]) -> Change:
+    old = found(asked.state, "product", asked.ids["product"])
+    if every(asked.state, Query("price", keep=lambda one: bool(one["product"] == old["id"])), 1):
+        raise ApiError(
+            "This product cannot be deleted because it has one or more user-created prices: archive it"
+            " instead, with active=false."
+        )
+    answer = {"id": old["id"], "object": "product", "deleted": True}
+    return Change(answer, events=(Draft("product.deleted", old),), removed=(old["id"],))
+
+
 def _products(asked: Asked[ProductList]) -> Query:
     params = asked.params
     return Query(
@@ -159,7 +224,9 @@ def _products(asked: Asked[ProductList]) -> Query:
         since=params.created.first(),
         until=params.created.last(),
         keep=lambda one: (
-            params.active in (None, one["active"]) and (params.ids is None or one["id"] in params.ids)
+            params.active in (None, one["active"])
+            and params.url in (None, one["url"])
+            and (params.ids is None or one["id"] in params.ids)
         ),
     )
 
@@ -194,6 +261,14 @@ def _update_price(asked: Asked[PriceUpdate]) -> Change:
     new = updated(old, params, ("active", "lookup_key", "nickname", "tax_behavior"))
     if old["tax_behavior"] not in ("unspecified", new["tax_behavior"]):
         raise ApiError("A price's tax_behavior cannot change once it is set.", param="tax_behavior")
+    if old["active"] and not new["active"]:
+        product = asked.state.find(old["product"])
+        if product is not None and product["default_price"] == old["id"]:
+            raise ApiError(
+                "This price cannot be archived because it is the default price of its product: give the"
+                " product another default_price first.",
+                param="active",
+            )
     displaced: Json | None = None
     if new["lookup_key"] != old["lookup_key"]:
         displaced = _displaced(asked.state, new["lookup_key"], transfer=params.transfer_lookup_key)
@@ -253,6 +328,7 @@ def operations() -> tuple[Operation[Any], ...]:
         listing("/v1/products", ProductList, _products),
         retrieval("/v1/products/{product}", "product"),
         Operation("POST", "/v1/products/{product}", ProductUpdate, _update_product),
+        Operation("DELETE", "/v1/products/{product}", Params, _delete_product),
         Operation("POST", "/v1/prices", PriceCreate, _create_price),
         listing("/v1/prices", PriceList, _prices),
         retrieval("/v1/prices/{price}", "price"),

@@ -30,6 +30,7 @@ from sandbox.stripe_api.operation import (
     merged_metadata,
     retrieval,
 )
+from sandbox.stripe_api.resources.payment_methods import own_method
 from sandbox.stripe_api.resources.subscription_params import (
     Described,
     SubscriptionCancel,
@@ -54,7 +55,7 @@ def _create(asked: Asked[SubscriptionCreate]) -> Change:
     wanted = NewSubscription(
         customer=customer,
         items=items,
-        payment_method=_payment_method(params, customer, state),
+        payment_method=_payment_method(params, customer["id"], state),
         trial_end=_first_trial_end(params, moment),
         metadata=params.metadata,
         redemptions=redemptions(params.discounts, order, state, moment.now),
@@ -80,18 +81,11 @@ def _new_items(params: SubscriptionCreate, state: State) -> list[NewItem]:
     return items
 
 
-def _payment_method(params: Described, customer: Json, state: State) -> str | None:
+def _payment_method(params: Described, customer: str, state: State) -> str | None:
     if params.default_payment_method is None:
         return None
-    method = found(state, "payment_method", params.default_payment_method, "default_payment_method")
-    if method["customer"] != customer["id"]:
-        raise ApiError(
-            f"The customer does not have a payment method with the ID {method['id']}. The payment method must"
-            " be attached to the customer.",
-            "resource_missing",
-            "default_payment_method",
-        )
-    return str(method["id"])
+    own_method(params.default_payment_method, customer, state, "default_payment_method")
+    return params.default_payment_method
 
 
 def _first_trial_end(params: SubscriptionCreate, moment: Moment) -> int | None:
@@ -169,8 +163,7 @@ def _described(old: Json, params: SubscriptionUpdate, state: State) -> Json:
     if "metadata" in given:
         new["metadata"] = merged_metadata(old["metadata"], params.metadata)
     if "default_payment_method" in given:
-        customer = found(state, "customer", old["customer"])
-        new["default_payment_method"] = _payment_method(params, customer, state)
+        new["default_payment_method"] = _payment_method(params, old["customer"], state)
     if "pause_collection" in given:
         pause = params.pause_collection
         new["pause_collection"] = None if pause is None else pause.model_dump()
