@@ -28,6 +28,8 @@ def _until(beginning: str, held: Subscription, end: datetime | None) -> str:
 
 
 def _canceled(held: Subscription) -> str:
+    if held.phase in {None, "deleting", "deleted"}:
+        return "It has ended: subscribe again to begin anew."
     kept = f", and its data kept until {_day(held.delete_at)}" if held.delete_at else ""
     return f"It has ended and its instance is suspended{kept}: subscribe again to get it back."
 
