@@ -7,6 +7,7 @@ from typing import Any
 import structlog
 from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
+from fastapi_offline import FastAPIOffline
 from starlette.middleware import Middleware
 
 from catalogue.schema import Catalogue
@@ -42,7 +43,7 @@ def make_app(
     """Assemble the API from its parts. Nothing is opened or started before the app's lifespan is."""
     log: Log = structlog.stdlib.get_logger("platform_api")
     doorbell = Doorbell(pool, log)
-    app = FastAPI(
+    app = FastAPIOffline(
         title="Berth",
         version="1",
         description=_DESCRIPTION,

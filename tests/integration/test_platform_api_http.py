@@ -2,6 +2,7 @@ import asyncio
 import contextlib
 import json
 import logging
+import re
 from collections.abc import AsyncIterator
 from typing import cast
 
@@ -144,7 +145,12 @@ async def test_only_trusted_hosts_are_answered(database_url: str) -> None:
 
 
 async def test_the_documents_are_served(api: Api) -> None:
-    assert (await api.client.get("/docs")).status_code == 200
+    page = (await api.client.get("/docs")).text
+    used = re.findall(r'(?:src|href)="([^"]+)"', page)
+    assert any(path.endswith(".js") for path in used)
+    for path in used:
+        assert path.startswith("/"), "the page works without the internet"
+        assert (await api.client.get(path)).status_code == 200
     document = (await api.client.get("/openapi.json")).json()
     assert "/v1/billing/checkout" in document["paths"]
     assert (await api.client.get("/openapi.yaml")).text.startswith("openapi:")
