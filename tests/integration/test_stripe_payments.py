@@ -466,10 +466,12 @@ async def test_a_set_up_fee_is_due_at_once_though_the_trial_is_free(
         api,
         monthly.id,
         await new_customer(api),
-        line_items=[{"price": monthly.id}, {"price": fee.id, "quantity": 2}],
+        line_items=[{"price": monthly.id, "quantity": 1}, {"price": fee.id, "quantity": 2}],
         subscription_data={"trial_period_days": 3},
     )
     assert (session.amount_subtotal, session.amount_total) == (2000, 2000)
+    known = await api.v1.checkout.sessions.list_async({"customer_details": {"email": "ada@example.com"}})
+    assert [one.id for one in known.data] == [session.id]
     assert "Due today</th><td>$20.00" in (await browser.get(str(session.url))).text
 
     await pay(session)
@@ -656,6 +658,8 @@ async def test_what_a_mode_cannot_sell_is_refused(api: stripe.StripeClient) -> N
             await open_session(api, price.id, mode=mode)
     with pytest.raises(stripe.InvalidRequestError, match="can not pass `subscription_data`"):
         await open_session(api, once.id, mode="payment", subscription_data={"trial_period_days": 3})
+    with pytest.raises(stripe.InvalidRequestError, match=r"Add `quantity` to `line_items\[0\]`"):
+        await open_session(api, monthly.id, line_items=[{"price": monthly.id}])
 
 
 async def test_a_price_can_be_made_for_one_session(api: stripe.StripeClient) -> None:

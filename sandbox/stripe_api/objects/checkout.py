@@ -59,7 +59,7 @@ def checkout_session(session_id: str, now: int, given: Mapping[str, Any]) -> Jso
         "invoice_creation": None,
         "line_items": given["line_items"],
         "livemode": False,
-        "locale": None,
+        "locale": given.get("locale"),
         "managed_payments": None,
         "metadata": given.get("metadata") or {},
         "mode": given["mode"],

@@ -38,13 +38,13 @@ from sandbox.stripe_api.params import (
 )
 from sandbox.stripe_api.present import line_items, shown
 from sandbox.stripe_api.resources.products import Currency, ProductData, Recurring
+from sandbox.stripe_api.resources.subscription_params import LONGEST_TRIAL_DAYS, TrialSettings
 from sandbox.stripe_api.store import Query, State
 from sandbox.stripe_api.timetable import DAY
 
 SHORTEST_LIFE = 30 * 60
 LONGEST_LIFE = 24 * 3600
 MOST_LINE_ITEMS = 20
-LONGEST_TRIAL_DAYS = 730
 SHORTEST_TRIAL = 2 * DAY
 
 
@@ -61,15 +61,7 @@ class _LineItem(Nested):
 
     price: Text | None = None
     price_data: _PriceData | None = None
-    quantity: Annotated[int, Field(ge=1, le=999_999)] = 1
-
-
-class _EndBehavior(Nested):
-    missing_payment_method: Literal["cancel", "create_invoice", "pause"]
-
-
-class _TrialSettings(Nested):
-    end_behavior: _EndBehavior
+    quantity: Annotated[int, Field(ge=1, le=999_999)] | None = None
 
 
 class _SubscriptionData(Nested):
@@ -77,7 +69,7 @@ class _SubscriptionData(Nested):
     metadata: Metadata = Field(default_factory=dict)
     trial_end: Timestamp | None = None
     trial_period_days: Annotated[int, Field(ge=1, le=LONGEST_TRIAL_DAYS)] | None = None
-    trial_settings: _TrialSettings | None = None
+    trial_settings: TrialSettings | None = None
 
 
 class _PaymentIntentData(Nested):
@@ -87,9 +79,17 @@ class _PaymentIntentData(Nested):
     setup_future_usage: Literal["off_session", "on_session"] | None = None
 
 
+class _AutomaticTax(Nested):
+    enabled: Literal["false"]
+    """The stand-in knows no taxes."""
+
+
 class SessionCreate(Params):
     """A session to open."""
 
+    ui_mode: Literal["hosted_page"] = "hosted_page"
+    automatic_tax: _AutomaticTax | None = None
+    locale: Text | None = None
     mode: Literal["payment", "subscription"]
     line_items: Annotated[FormList[_LineItem], Field(min_length=1, max_length=MOST_LINE_ITEMS)]
     success_url: Url
@@ -114,9 +114,14 @@ class SessionUpdate(Params):
     metadata: MetadataChange = Field(default_factory=dict)
 
 
+class _CustomerDetails(Nested):
+    email: Text
+
+
 class SessionList(DatedListParams):
     """A page of sessions."""
 
+    customer_details: _CustomerDetails | None = None
     customer: Text | None = None
     status: Literal["complete", "expired", "open"] | None = None
     payment_intent: Text | None = None
@@ -242,7 +247,8 @@ def _lines(params: SessionCreate, decision: Decision, moment: Moment) -> tuple[l
     if len(currencies) > 1:
         raise ApiError("All prices of a session must be in one currency.", param="line_items")
     lines = [
-        _line(price, item.quantity, decision) for price, item in zip(prices, params.line_items, strict=True)
+        _line(price, item.quantity, f"line_items[{position}]", decision)
+        for position, (price, item) in enumerate(zip(prices, params.line_items, strict=True))
     ]
     return lines, currencies.pop()
 
@@ -278,7 +284,9 @@ def _new_price(given: _PriceData, param: str, decision: Decision, moment: Moment
     return price
 
 
-def _line(price: Json, quantity: int, state: State) -> Line:
+def _line(price: Json, quantity: int | None, param: str, state: State) -> Line:
+    if quantity is None:
+        raise ApiError(f"Quantity is required. Add `quantity` to `{param}`", param=param)
     product = found(state, "product", price["product"])
     return Line(price["id"], product["id"], price["unit_amount"], quantity, product["name"])
 
@@ -308,6 +316,7 @@ def expired(session: Json, state: State) -> Change:
 
 def _sessions(asked: Asked[SessionList]) -> Query:
     params = asked.params
+    email = params.customer_details and params.customer_details.email
     return Query(
         "checkout.session",
         label=params.customer,
@@ -317,6 +326,7 @@ def _sessions(asked: Asked[SessionList]) -> Query:
             params.status in (None, one["status"])
             and params.payment_intent in (None, one["payment_intent"])
             and params.subscription in (None, one["subscription"])
+            and (email is None or email == (one["customer_details"] or {}).get("email"))
         ),
     )
 
