@@ -197,7 +197,7 @@ class InstanceHandler:
         for reason, message in turned(row.status, after):
             await conn.execute(_EVENT, [row.id, reason, message])
         spec = _spec(row)
-        told = {"title": spec.title, "plan": spec.plan}
+        told = {"title": spec.title, "plan": spec.plan_for_people}
         if after.phase is Phase.READY and row.ready_at is None:
             data = told | {"url": self.platform.url(spec)}
             await write_email(

@@ -212,7 +212,7 @@ class _Settlement:
             instance_id=spec.instance_id,
             subscription_id=row.id,
             title=spec.title,
-            plan=spec.plan,
+            plan=spec.plan_for_people,
             trial_end=row.trial_end if goes_on else None,
             latest_bill=invoice if row.status == "past_due" else None,
             entitlement=self.owed,

@@ -37,6 +37,7 @@ def build_spec(owner: Owner, bought: Purchase, apps_url: str, chart_version: str
         product=product.product,
         title=product.title,
         plan=bought.plan_name,
+        plan_title=bought.plan.title,
         slug=owner.slug,
         host=urlsplit(apps_url.format(slug=owner.slug)).hostname or "",
         desired=Desired.RUNNING,
@@ -74,6 +75,7 @@ def change_plan(spec: InstanceSpec, bought: Purchase) -> InstanceSpec:
     return replace(
         spec,
         plan=bought.plan_name,
+        plan_title=bought.plan.title,
         size=replace(size, storage=max(size.storage, spec.size.storage)),
         limits=bought.limits,
         environment=bought.environment,

@@ -77,6 +77,13 @@ class InstanceSpec:
     quantity: int = 1
     """How many times the plan is bought; `limits` has it multiplied in already, and the add-ons added."""
     add_ons: Mapping[str, int] = field(default_factory=dict)
+    plan_title: str = ""
+    """What customers know the plan as."""
+
+    @property
+    def plan_for_people(self) -> str:
+        """The plan's title, or its name in specs from before titles were kept."""
+        return self.plan_title or self.plan
 
     @property
     def namespace(self) -> str:

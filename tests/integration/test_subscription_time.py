@@ -21,7 +21,7 @@ from tests.integration.shop import FAILS_LATER, OFFER, STARTER, open_shop
 BEGIN = datetime(2026, 7, 1, 12, tzinfo=UTC)
 DAY = timedelta(days=1)
 INSTANT = timedelta(seconds=1)
-ABOUT = {"title": "MindRoom", "plan": "starter"}
+ABOUT = {"title": "MindRoom", "plan": "Starter"}
 
 
 def unix(moment: datetime) -> int:

@@ -77,6 +77,7 @@ def test_everything_a_new_instance_needs_is_pinned() -> None:
         secret_names=("APP_KEY",),
         quantity=1,
         add_ons={},
+        plan_title="A plan",
     )
 
 
