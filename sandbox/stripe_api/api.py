@@ -43,7 +43,7 @@ from sandbox.stripe_api.timekeeper import catch_up
 from sandbox.stripe_api.web import LARGEST_BODY, BodyTooLargeError, read_body
 
 RETRY_AFTER_SECONDS = 1
-_KEY = re.compile(r"sk_test_\w+", re.ASCII)
+_KEY = re.compile(r"[rs]k_test_\w+", re.ASCII)
 _VERSION = re.compile(r"\d{4}-\d{2}-\d{2}(\.[a-z]+)?")
 _METHODS = ["GET", "POST", "DELETE", "PUT", "PATCH"]
 
@@ -230,7 +230,7 @@ def _headers(request: Request, request_id: str, reply: Reply) -> dict[str, str]:
     if reply.request != request_id:
         headers["Idempotent-Replayed"] = "true"
     if reply.status == 429:
-        headers["Retry-After"] = str(RETRY_AFTER_SECONDS)
+        headers |= {"Retry-After": str(RETRY_AFTER_SECONDS), "Stripe-Rate-Limited-Reason": "global-rate"}
     return headers
 
 
@@ -245,6 +245,12 @@ def _authenticate(request: Request) -> None:
             raise ApiError(
                 "You did not provide an API key: send it as 'Authorization: Bearer sk_test_…'.", status=401
             )
+    if key.startswith("pk_test_"):
+        raise ApiError(
+            "This API call cannot be made with a publishable API key. Please use a secret API key.",
+            "secret_key_required",
+            status=401,
+        )
     if _KEY.fullmatch(key) is None:
         raise ApiError(f"Invalid API Key provided: {key[:8]}****", status=401)
 

@@ -33,7 +33,14 @@ class ApiError(Exception):
 
     def envelope(self) -> dict[str, Any]:
         """The body Stripe answers."""
-        fields = {"code": self.code, "message": self.message, "param": self.param, "type": self.type}
+        page = self.code and f"https://stripe.com/docs/error-codes/{self.code.replace('_', '-')}"
+        fields = {
+            "code": self.code,
+            "doc_url": page,
+            "message": self.message,
+            "param": self.param,
+            "type": self.type,
+        }
         fields |= self.details
         return {"error": {name: value for name, value in fields.items() if value is not None}}
 

@@ -7,7 +7,7 @@ from urllib.parse import urlsplit
 from sandbox.stripe_api.cards import CARDS, TestCard
 
 KEY = "sk_test_sandbox"
-"""Any key that begins with `sk_test_` does."""
+"""Any key that begins with `sk_test_` or `rk_test_` does."""
 
 
 @dataclass(frozen=True)

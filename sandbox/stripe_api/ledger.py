@@ -101,14 +101,14 @@ class Ledger:
         self.outbox.add(deliveries, now)
         self.outbox.set_faults(remaining)
         for event in events:
-            self.store.put({**event, "pending_webhooks": self.outbox.count_pending(event["id"])})
+            self.store.put({**event, "pending_webhooks": self.outbox.count_undelivered(event["id"])})
 
     def end(self, delivery: Delivery, state: Ending) -> None:
         """Make a delivery no more."""
         self.outbox.end(delivery, state)
         event = self.store.find(delivery.event)
         if event is not None:
-            self.store.put({**event, "pending_webhooks": self.outbox.count_pending(delivery.event)})
+            self.store.put({**event, "pending_webhooks": self.outbox.count_undelivered(delivery.event)})
 
     def resend(self, event: Json) -> int:
         """Deliver an event once more to whoever listens; returns to how many."""
@@ -116,5 +116,5 @@ class Ledger:
         now = self.clock()
         deliveries, _ = planned([event], endpoints, Faults(), now)
         self.outbox.add(deliveries, now)
-        self.store.put({**event, "pending_webhooks": self.outbox.count_pending(event["id"])})
+        self.store.put({**event, "pending_webhooks": self.outbox.count_undelivered(event["id"])})
         return len(deliveries)

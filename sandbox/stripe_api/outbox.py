@@ -62,10 +62,12 @@ class Outbox:
         )
         return [Delivery(*row) for row in rows]
 
-    def count_pending(self, event: str) -> int:
-        """How many deliveries of an event are still to be made."""
+    def count_undelivered(self, event: str) -> int:
+        """How many endpoints that were, or are, to hear of an event have not answered it with 2xx."""
         row = self._connection.execute(
-            "SELECT count(*) FROM delivery WHERE event = ? AND state = 'pending'", (event,)
+            "SELECT count(*) FROM (SELECT endpoint FROM delivery WHERE event = ? AND state != 'abandoned'"
+            " GROUP BY endpoint HAVING NOT max(state = 'delivered'))",
+            (event,),
         ).fetchone()
         return int(row[0])
 

@@ -578,7 +578,7 @@ async def test_an_inactive_price_is_not_sold(api: stripe.StripeClient) -> None:
     assert error.param == "line_items[0][price]"
 
 
-@pytest.mark.parametrize("key", ["sk_live_1", "pk_test_1", "nonsense", "sk_test_"])
+@pytest.mark.parametrize("key", ["sk_live_1", "pk_test_1", "nonsense", "sk_test_", "rk_test_"])
 async def test_only_a_test_secret_key_is_let_in(server: Server, key: str) -> None:
     async with client(server.url, key) as stranger:
         with pytest.raises(stripe.AuthenticationError) as caught:
@@ -631,6 +631,7 @@ async def test_the_api_can_be_told_to_ask_for_patience(server: Server, api: stri
         assert caught.value.http_status == 429
         assert caught.value.headers is not None
         assert caught.value.headers["retry-after"] == "1"
+        assert caught.value.headers["stripe-rate-limited-reason"] == "global-rate"
 
     await api.v1.customers.create_async({"name": "x"}, {"idempotency_key": "k"})
     assert len((await api.v1.customers.list_async()).data) == 1

@@ -290,8 +290,16 @@ async def test_dropped_deliveries_never_arrive_but_their_events_exist() -> None:
         assert [event.data.object["name"] for event in events] == ["c", "b", "a"]
         assert (await control(server.url, "GET", "faults"))["drop"] == 0
 
+        async def missed() -> list[str]:
+            listed = await api.v1.events.list_async({"delivery_success": False, "type": "customer.*"})
+            return [event.data.object["name"] for event in listed.data]
+
+        assert await missed() == ["b", "a"]
         await control(server.url, "POST", f"events/{events[-1].id}/resend")
         assert (await hook.wait_for(2))[1].event(secret).data.object["name"] == "a"
+        await settled(server.url)
+        assert await missed() == ["b"]
+        assert (await api.v1.events.list_async({"type": "product.*"})).data == []
 
 
 async def test_reordered_events_arrive_last_first() -> None:

@@ -1,5 +1,6 @@
 """What happened, and who is told: events and webhook endpoints."""
 
+from fnmatch import fnmatchcase
 from typing import Annotated, Any, Literal
 
 from pydantic import Field
@@ -41,6 +42,7 @@ _FORMER = "_former_secrets"
 class EventList(DatedListParams):
     """A page of the last 30 days' events."""
 
+    delivery_success: Flag | None = None
     type: Text | None = None
     types: Annotated[FormList[Text], Field(max_length=MOST_TYPES)] | None = None
 
@@ -74,13 +76,21 @@ def _events(asked: Asked[EventList]) -> Query:
     if params.type is not None and params.types is not None:
         raise ApiError("You may not specify both type and types.", param="types")
     oldest = asked.moment.now - EVENT_DAYS * 86400
-    types = params.types
+    pattern = params.type or "*"
+
+    def keep(one: Json) -> bool:
+        return (
+            (params.types is None or one["type"] in params.types)
+            and fnmatchcase(one["type"], pattern)
+            and params.delivery_success in (None, one["pending_webhooks"] == 0)
+        )
+
     return Query(
         "event",
-        label=params.type,
+        label=None if "*" in pattern else pattern,
         since=max(params.created.first(), oldest),
         until=params.created.last(),
-        keep=lambda one: types is None or one["type"] in types,
+        keep=keep,
     )
 
 
