@@ -178,10 +178,14 @@ async def record_session(conn: Connection, checkout_id: str, session_id: str, ur
     return cursor.rowcount == 1
 
 
-async def close_checkout(conn: Connection, checkout_id: str) -> None:
-    """Close a checkout, which frees its slug."""
+async def close_checkout(conn: Connection, checkout: Checkout) -> None:
+    """Close a checkout, which frees its slug, unless it got a session since it was read: one can be paid."""
     await conn.execute(
-        "UPDATE checkout SET closed_at = now() WHERE id = %s AND closed_at IS NULL", (checkout_id,)
+        """
+        UPDATE checkout SET closed_at = now()
+         WHERE id = %s AND closed_at IS NULL AND stripe_session_id IS NOT DISTINCT FROM %s
+        """,
+        (checkout.id, checkout.stripe_session_id),
     )
 
 

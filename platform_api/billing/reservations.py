@@ -68,9 +68,9 @@ class Reservations:
         raise Problem(problems.CHECKOUT_SUPERSEDED, "Finish or repeat one checkout at a time.")
 
     async def close(self, checkout: Checkout) -> None:
-        """Close a checkout, which frees its name."""
+        """Close a checkout, which frees its name, if it still is as it was read."""
         async with transaction(self.pool) as conn:
-            await queries.close_checkout(conn, checkout.id)
+            await queries.close_checkout(conn, checkout)
 
     async def _reserve(self, claim: Claim) -> Checkout | Held | None:
         """Open a checkout, or return what stands in its way; None: something did, but has gone."""

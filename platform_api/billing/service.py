@@ -148,7 +148,8 @@ class BillingService:
                 )
             )
         except Problem:
-            # Even if Stripe did open a session, nobody has learnt its address, so nobody can pay it.
+            # Even if Stripe did open a session, nobody has learnt its address, so nobody can pay it; but for
+            # the one that the same request, sent twice, recorded meanwhile.
             await self.reservations.close(checkout)
             raise
         if session.url is None:
