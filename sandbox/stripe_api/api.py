@@ -98,7 +98,7 @@ class Api:
             body = await read_body(request)
             if self._hit_by("hang"):
                 return await _never(request)
-            reply = self._answer(operation, request, body, request_id)
+            reply = await self._answer(operation, request, body, request_id)
         except BodyTooLargeError:
             reply = _refused(request_id, ApiError(f"A body may have up to {LARGEST_BODY} bytes.", status=413))
         except ApiError as error:
@@ -106,7 +106,7 @@ class Api:
         kind = CutOff if self._hit_by("cut") else Response
         return kind(reply.body, reply.status, _headers(request, request_id, reply))
 
-    def _answer(
+    async def _answer(
         self, operation: Operation[Any] | None, request: Request, body: bytes, request_id: str
     ) -> Reply:
         _authenticate(request)
@@ -114,6 +114,7 @@ class Api:
         self._refuse_if_told_to()
         if operation is None:
             raise ApiError(f"Unrecognized request URL ({request.method}: {request.url.path}).", status=404)
+        await catch_up(self.ledger, self._base_url(request))
         key = request.headers.get("idempotency-key") if operation.method == "POST" else None
         cause = Cause(request_id, key)
         if key is None:
@@ -138,8 +139,6 @@ class Api:
         call: idempotency.Call | None,
     ) -> Reply:
         """Answer in one transaction: the change, its events and the kept reply stand or fall together."""
-        base_url = self.base_url or str(request.base_url).rstrip("/")
-        catch_up(self.ledger, base_url)
         now = int(self.ledger.clock())
         request_id = cause.request or ""
         with self.ledger.transaction():
@@ -147,13 +146,16 @@ class Api:
             if known is not None:
                 return known
             params = parse(operation.params, _fields(operation, request, body))
-            moment = Moment(now, new_id, base_url)
+            moment = Moment(now, new_id, self._base_url(request))
             change = operation.run(Asked(request.path_params, params, self.ledger.store, moment))
             self.ledger.commit(change, cause)
             reply = self._reply(change, params.expand, request_id)
             if call is not None:
                 self.ledger.replies.keep(call, reply, now)
         return reply
+
+    def _base_url(self, request: Request) -> str:
+        return self.base_url or str(request.base_url).rstrip("/")
 
     def _reply(self, change: Change, expand: list[str], request_id: str) -> Reply:
         if change.refusal is not None:

@@ -125,7 +125,7 @@ async def _keep_time(ledger: Ledger, base_url: str) -> None:
     """Let happen what is due, whether or not anybody asks."""
     while True:
         ring = ledger.bell.next_ring()
-        catch_up(ledger, base_url)
+        await catch_up(ledger, base_url)
         with suppress(TimeoutError):
             async with asyncio.timeout(TICK_SECONDS):
                 await ring.wait()

@@ -229,7 +229,7 @@ class Control:
             return wanted
         with self.ledger.transaction():
             self.ledger.advance(wanted.advance_seconds)
-        catch_up(self.ledger, _base_url(request))
+        await catch_up(self.ledger, _base_url(request))
         return JSONResponse({"now": int(self.ledger.clock())})
 
     async def _show_settings(self, _: Request) -> Response:

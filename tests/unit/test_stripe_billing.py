@@ -1,5 +1,6 @@
 """The Stripe stand-in's time: what trials, renewals, retries and changes come to, and when. No HTTP."""
 
+import asyncio
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -20,7 +21,7 @@ from sandbox.stripe_api.outbox import Outbox
 from sandbox.stripe_api.params import parse
 from sandbox.stripe_api.present import expanded
 from sandbox.stripe_api.store import Query, Store, every
-from sandbox.stripe_api.timekeeper import catch_up
+from sandbox.stripe_api.timekeeper import catch_up, each_step
 
 DAY = 86400
 HOUR = 3600
@@ -36,7 +37,7 @@ class World:
 
     def call(self, method: str, path: str, fields: Mapping[str, object] | None = None, **ids: str) -> Json:
         """Make one call; a refusal that left traces leaves them."""
-        catch_up(self.ledger, "http://stripe.test")
+        self.pass_time()
         operation = _CALLS[method, path]  # type: ignore[index]
         with self.ledger.transaction():
             moment = Moment(int(self.ledger.clock()), new_id, "http://stripe.test")
@@ -50,7 +51,11 @@ class World:
     def advance(self, seconds: int) -> None:
         with self.ledger.transaction():
             self.ledger.advance(seconds)
-        catch_up(self.ledger, "http://stripe.test")
+        self.pass_time()
+
+    def pass_time(self) -> None:
+        for _ in each_step(self.ledger, "http://stripe.test"):
+            pass
 
     def customer(self, card: str | None = "pm_card_visa", **fields: object) -> str:
         customer: str = self.call("POST", "/v1/customers", {"email": "ada@b.test", **fields})["id"]
@@ -212,6 +217,27 @@ def test_a_year_passes_in_one_jump_month_after_month(world: World) -> None:
     assert len({one["number"] for one in world.invoices()}) == 13
     times = [time for _, time in world.events()]
     assert times == sorted(times)
+
+
+async def test_others_have_their_turn_while_a_year_passes(world: World) -> None:
+    subscription = world.subscribe(world.customer(), world.price())
+    turns = 0
+
+    async def read() -> None:
+        nonlocal turns
+        while world.now(subscription)["items"]["data"][0]["current_period_end"] < at("2027-01-31T12"):
+            turns += 1
+            await asyncio.sleep(0)
+
+    reading = asyncio.create_task(read())
+    with world.ledger.transaction():
+        world.ledger.advance(366 * DAY)
+    passing = (catch_up(world.ledger, "http://stripe.test", hold=0) for _ in range(2))
+    await asyncio.gather(*passing)
+    await reading
+
+    assert turns > 6
+    assert world.amounts() == [("paid", 3000)] * 13
 
 
 @pytest.mark.parametrize("card", ["pm_card_visa", "pm_card_chargeCustomerFail"])
