@@ -49,11 +49,12 @@ async def similar_names(conn: AsyncConnection[Any], limit: int = 500) -> list[st
 
 
 async def record_final_backup(conn: AsyncConnection[Any], instance_id: str, note: str) -> bool:
-    """Note that a verified final backup exists; False unless the instance is stopped, as it must stay."""
+    """Note that a verified final backup exists; False unless the instance is stopped, and to stay so."""
     await enqueue(conn, Kind.INSTANCE, instance_id)
+    # Paid for again, it is suspended until its next pass, and writes what the backup does not hold.
     found = await conn.execute(
         """UPDATE instance SET final_backup_at = now(), final_backup_note = %(note)s
-            WHERE id = %(id)s AND phase = 'suspended'""",
+            WHERE id = %(id)s AND phase = 'suspended' AND spec->>'desired' <> 'running'""",
         {"id": instance_id, "note": note},
     )
     if found.rowcount == 0:

@@ -182,6 +182,25 @@ async def test_who_was_made_at_stripe_by_hand_is_linked_once_and_to_one(
     }
 
 
+async def test_invariant_7_a_backup_is_final_only_of_what_is_stopped_and_stays_so(
+    pool: Pool, shop: Shop, settings: dict[str, str]
+) -> None:
+    subscription = await shop.pay(await shop.buyer())
+    await shop.settle(subscription)
+    command = ("instances", "final-backup", subscription, "--where", "s3://x/acme.tar", "--by", "ann")
+    # Suspended, paid for again, and not yet started: from here on it writes what no backup holds.
+    await run_sql(pool, "UPDATE instance SET phase = 'suspended'")
+    with pytest.raises(CommandError, match="is to be running"):
+        await berth(settings, *command)
+    await shop.force(subscription, "canceled")
+    await shop.settle(subscription)
+    await run_sql(pool, "UPDATE instance SET phase = 'ready'")
+    with pytest.raises(CommandError, match="is ready"):
+        await berth(settings, *command)
+    await run_sql(pool, "UPDATE instance SET phase = 'suspended'")
+    assert "recorded" in await berth(settings, *command)
+
+
 async def test_a_check_of_the_schema_fails_while_anything_is_missing(
     empty_database_url: str, settings: dict[str, str]
 ) -> None:

@@ -126,7 +126,8 @@ async def _final_backup(name: str, note: str) -> Row:
         row = await _find(conn, name)
         if not await queries.record_final_backup(conn, row["id"], note):
             raise CommandError(
-                f"{row['slug']} is {row['phase']}: a backup is final only once the instance is stopped",
+                f"{row['slug']} is {row['phase']} and is to be {row['spec']['desired']}: a backup is final"
+                " only once the instance is stopped, and to stay so",
                 "wait until its phase is suspended, take the backup again",
             )
         return row
