@@ -595,3 +595,16 @@ def test_a_draft_that_was_left_alone_is_collected_when_it_is_wanted(world: World
     assert world.amounts() == [("paid", 3000), ("paid", 3000)]
     with pytest.raises(ApiError, match="nobody collects it"):
         world.call("POST", path, {"auto_advance": "true"}, invoice=draft["id"])
+
+
+def test_something_is_bought_once_along_with_a_subscription(world: World) -> None:
+    given = {"currency": "usd", "unit_amount": "500", "product_data": {"name": "Set-up"}}
+    fee = world.call("POST", "/v1/prices", given)["id"]
+    customer, plan = world.customer(), world.price()
+
+    world.subscribe(customer, plan, add_invoice_items={"0": {"price": fee, "quantity": "2"}})
+    with pytest.raises(ApiError, match="one-time"):
+        world.subscribe(customer, plan, add_invoice_items={"0": {"price": plan}})
+
+    world.advance(29 * DAY)
+    assert world.amounts() == [("paid", 4000), ("paid", 3000)]

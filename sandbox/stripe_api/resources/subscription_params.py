@@ -54,6 +54,13 @@ class NewItemParams(Nested):
     metadata: Metadata = Field(default_factory=dict)
 
 
+class InvoiceItemParams(Nested):
+    """Something bought once along with a new subscription."""
+
+    price: Text
+    quantity: Quantity = 1
+
+
 class ItemChangeParams(Nested):
     """An item to change (with `id`), to remove (`deleted`) or to add (without `id`)."""
 
@@ -169,6 +176,9 @@ class Described(Attended):
 class SubscriptionCreate(Described):
     """A new subscription."""
 
+    add_invoice_items: Annotated[FormList[InvoiceItemParams], Field(max_length=MOST_ITEMS)] = Field(
+        default_factory=list
+    )
     customer: Text
     items: Annotated[FormList[NewItemParams], Field(min_length=1, max_length=MOST_ITEMS)]
     billing_mode: _BillingMode = _BillingMode(type="flexible")

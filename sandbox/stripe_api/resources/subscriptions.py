@@ -55,6 +55,7 @@ def _create(asked: Asked[SubscriptionCreate]) -> Change:
     wanted = NewSubscription(
         customer=customer,
         items=items,
+        one_time=_once(params, currency, state),
         payment_method=_payment_method(params, customer["id"], state),
         trial_end=_first_trial_end(params, moment),
         metadata=params.metadata,
@@ -78,6 +79,21 @@ def _new_items(params: SubscriptionCreate, state: State) -> list[NewItem]:
     ]
     if len({item.price["id"] for item in items}) < len(items):
         raise ApiError("Two items of a subscription cannot have the same price.", param="items")
+    return items
+
+
+def _once(params: SubscriptionCreate, currency: str, state: State) -> list[NewItem]:
+    """What is bought once along with it."""
+    items: list[NewItem] = []
+    for position, item in enumerate(params.add_invoice_items):
+        param = f"add_invoice_items[{position}][price]"
+        price = found(state, "price", item.price, param)
+        if not price["active"] or price["type"] != "one_time" or price["currency"] != currency:
+            raise ApiError(
+                "What is added to the first invoice must have an active one-time price in its currency.",
+                param=param,
+            )
+        items.append(NewItem(price, item.quantity))
     return items
 
 
