@@ -85,8 +85,8 @@ def _new_items(params: SubscriptionCreate, state: State) -> list[NewItem]:
 def _once(params: SubscriptionCreate, currency: str, state: State) -> list[NewItem]:
     """What is bought once along with it."""
     items: list[NewItem] = []
-    for position, item in enumerate(params.add_invoice_items):
-        param = f"add_invoice_items[{position}][price]"
+    for n, item in enumerate(params.add_invoice_items):
+        param = f"add_invoice_items[{n}][price]"
         price = found(state, "price", item.price, param)
         if not price["active"] or price["type"] != "one_time" or price["currency"] != currency:
             raise ApiError(
