@@ -69,7 +69,7 @@ _BY_STATUS = {
     "trialing": Entitlement(Owed.RUN, "the trial runs"),
     "active": Entitlement(Owed.RUN, "the subscription is active"),
     "unpaid": Entitlement(Owed.SUSPEND, "the subscription is unpaid"),
-    "paused": Entitlement(Owed.SUSPEND, "the trial ended without a payment method"),
+    "paused": Entitlement(Owed.SUSPEND, "the subscription is paused"),
     "incomplete": Entitlement(Owed.NOTHING_YET, "the first payment is not complete"),
     "incomplete_expired": Entitlement(Owed.NOTHING, "the first payment was never completed"),
 }

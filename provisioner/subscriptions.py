@@ -131,14 +131,17 @@ async def _is_ours(lease: Lease, subscription: StripeSubscription) -> bool:
 
 
 async def _bought(conn: AsyncConnection[Any], subscription: StripeSubscription, sold: Sale) -> Bought:
+    standing = await queries.load_standing(conn, subscription.id)
     customer_id = await queries.find_customer(conn, subscription.customer_id)
+    if customer_id is None and standing.row is not None:
+        # Whoever was deleted at Stripe, and is somebody else there since, still owns what they had.
+        customer_id = standing.row.customer_id
     if customer_id is None:
         raise PermanentError(
             f"nobody here is Stripe customer {subscription.customer_id} of subscription"
             f" {subscription.id}: say whose it is with berth customers link <e-mail>"
             f" {subscription.customer_id}, then berth queue retry subscription {subscription.id}"
         )
-    standing = await queries.load_standing(conn, subscription.id)
     if standing.row is not None and standing.row.customer_id != customer_id:
         raise PermanentError(
             f"subscription {subscription.id} moved to another customer ({customer_id}): cancel it and let"

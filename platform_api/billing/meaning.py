@@ -45,7 +45,7 @@ _BY_STATUS: Mapping[str, Callable[[Subscription], str]] = {
         "Payments failed and the instance is suspended: pay in the billing portal and it comes back."
     ),
     "paused": lambda _: (
-        "The trial ended without a way to pay: add one in the billing portal and the instance comes back."
+        "It is paused and its instance suspended: add a way to pay in the billing portal and ask us to go on."
     ),
     "canceled": _canceled,
     "incomplete": lambda _: "The first payment is not complete: confirm it with your bank, or start again.",

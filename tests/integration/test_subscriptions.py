@@ -202,6 +202,16 @@ async def test_a_subscription_that_was_over_before_we_heard_of_it_has_no_instanc
     assert await instances(pool) == []
 
 
+async def test_what_somebody_had_is_theirs_after_they_became_another_at_stripe(
+    pool: Pool, shop: Shop
+) -> None:
+    subscription = await bought(shop)
+    await shop.force(subscription, "canceled")
+    await run_sql(pool, "UPDATE customer SET stripe_customer_id = 'cus_new'")
+    assert (await shop.settle(subscription)).last_error is None
+    assert (await only(pool)).spec.desired is Desired.SUSPENDED
+
+
 async def test_another_plan_is_a_new_generation_of_the_same_instance(pool: Pool, shop: Shop) -> None:
     subscription = await bought(shop)
     born = await only(pool)

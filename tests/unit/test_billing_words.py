@@ -42,7 +42,7 @@ PAID = Subscription(
         ({"status": "past_due"}, "or the instance is suspended on 8 June 2026."),
         ({"status": "past_due", "phase": "suspended"}, "is suspended: pay"),
         ({"status": "unpaid"}, "suspended: pay"),
-        ({"status": "paused"}, "add one"),
+        ({"status": "paused"}, "is paused"),
         ({"status": "canceled", "phase": "suspended"}, "is suspended: subscribe again to get it back"),
         ({"status": "canceled", "phase": "suspended", "delete_at": NOON}, "kept until 1 June 2026"),
         (
