@@ -20,6 +20,7 @@ class Guide:
         clients: by language, the line that points Stripe's official client at it.
         cards: by number, what comes of paying with it.
         controls: by call, what a test may do that Stripe does not.
+        differences: by subject, what is known to be otherwise at Stripe.
     """
 
     url: str
@@ -27,13 +28,14 @@ class Guide:
     clients: Mapping[str, str]
     cards: Mapping[str, str]
     controls: Mapping[str, str]
+    differences: Mapping[str, str]
 
 
 def guide(url: str) -> Guide:
     """The guide to the stand-in at `url`."""
     cards = {_spaced(card.number): _behaviour(card) for card in CARDS}
     controls = {call.replace("/", f"{url}/", 1): what for call, what in CONTROLS.items()}
-    return Guide(url, KEY, _clients(url), cards, controls)
+    return Guide(url, KEY, _clients(url), cards, controls, DIFFERENCES)
 
 
 def _clients(url: str) -> dict[str, str]:
@@ -92,3 +94,33 @@ CONTROLS: Mapping[str, str] = {
     "POST /_sandbox/charges/{charge}/dispute": '{"reason": "fraudulent"}: as the card\'s holder does',
 }
 """Every call of the control API."""
+
+DIFFERENCES: Mapping[str, str] = {
+    "what there is": "a call that is not there is 404, a parameter that is not there `parameter_unknown`,"
+    " never ignored: among them Connect, taxes, SetupIntents, Checkout's setup and embedded modes,"
+    " invoices made or sent by hand, credit notes, quotes, schedules, metered and tiered prices, fractions"
+    " of a cent, classic billing mode, `pending_if_incomplete`, a billing cycle anchored at a date,"
+    " captures by hand",
+    "account": "every key opens the same one; `Stripe-Version` is checked and echoed, and answers are always"
+    " of the newest version",
+    "lists": "subscriptions and customers on test clocks are listed though no test clock is named; Stripe"
+    " lists them only by their clock or, subscriptions, by their customer",
+    "search": "finds at once what at Stripe takes up to a minute",
+    "limits": "no rate limit unless told to, no least amount of a charge; a test clock has up to three"
+    " customers, as at Stripe, and each of them as many subscriptions as they like",
+    "webhooks": "a retry comes after 1 s, then 2 s, 4 s and so on; Stripe waits longer. `enabled_events` are"
+    " not checked against the types there are, and only what happens here is told: no `invoice.upcoming`,"
+    " no `payout.*`",
+    "time": "besides test clocks, the whole sandbox can be put forward. Clocks are not deleted after 30 days,"
+    " and what lived by a deleted one can still be read",
+    "retries": "a failed renewal is tried again after 3, 5 and 7 days unless settings say otherwise; Stripe's"
+    " smart retries choose their days",
+    "prorations": "credits are counted after the discounts of today, not those of the day the money was paid",
+    "trials": "without a card, `pending_setup_intent` is null",
+    "cards": "4000 0000 0000 0341 pays the first invoice on the checkout page and fails from then on",
+    "money back": "refunds succeed at once; a dispute waits for its answer for ever",
+    "portal": "its default configuration offers to cancel now and at the period's end; there are no promotion"
+    " codes, no quantities and no login page",
+    "left empty": "`invoice_pdf`, `receipt_url`, `balance_transaction` and what else is null in an answer",
+}
+"""What is known to differ from Stripe."""

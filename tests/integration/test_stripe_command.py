@@ -47,6 +47,7 @@ def test_it_says_how_to_use_it_and_ends_at_ctrl_c(tmp_path: Path) -> None:
         assert httpx.get(f"{said['url']}/_sandbox/health", trust_env=False).json() == {"ok": True}
         assert said["url"] in said["clients"]["Python"]
         assert "pays" in said["cards"]["4242 4242 4242 4242"]
+        assert "test clocks" in said["differences"]["lists"]
 
         running.send_signal(signal.SIGINT)
         assert running.wait(timeout=20) == 0

@@ -136,7 +136,12 @@ def stripe(
 def _print_guide(found: Guide, state: str | None) -> None:
     remembered = state or "in memory, gone with it (--state FILE keeps it)"
     print_fields([("Stripe stand-in", found.url), ("secret key", found.key), ("state", remembered)])
-    parts = (("client", found.clients), ("card", found.cards), ("control", found.controls))
+    parts = (
+        ("client", found.clients),
+        ("card", found.cards),
+        ("control", found.controls),
+        ("unlike Stripe", found.differences),
+    )
     for heading, rows in parts:
         console.print()
         print_rows([*rows.items()], {heading: lambda row: row[0], "": lambda row: row[1]}, empty="")
