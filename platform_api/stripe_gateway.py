@@ -12,6 +12,7 @@ import stripe
 
 from catalogue.schema import Price
 from platform_api import problems
+from platform_api.customers.queries import Customer
 from platform_api.logs import Log
 from platform_api.problems import Problem
 from platform_api.stripe_objects import (
@@ -88,6 +89,10 @@ async def open_client(api_key: str, api_url: str) -> AsyncIterator[stripe.Stripe
         await transport.close_async()  # type: ignore[no-untyped-call]  # the library leaves it untyped
 
 
+class CustomerGoneError(Exception):
+    """Stripe has no such customer any more: somebody deleted them there, which ended all they had."""
+
+
 class StripeGateway:
     """Stripe's API as this service uses it. Every method raises Problem (502 or 503) when Stripe will not."""
 
@@ -97,12 +102,15 @@ class StripeGateway:
         self._prices = _Remembered[str]()
         self._configurations = _Remembered[Mapping[str, str]]()
 
-    async def create_customer(self, customer_id: str, email: str, name: str) -> str:
-        """Return the Stripe id of our customer, made if Stripe has none by that idempotency key."""
+    async def create_customer(self, customer: Customer, attempt: str) -> str:
+        """Return the Stripe id of our customer, made if Stripe has none by that idempotency key.
+
+        `attempt` is one attempt to buy: under a key Stripe repeats for a day even an error that it answered.
+        """
         async with self._asking("create customer"):
             made = await self._client.v1.customers.create_async(
-                {"email": email, "name": name, "metadata": {"berth_customer": customer_id}},
-                {"idempotency_key": f"customer-{customer_id}"},
+                {"email": customer.email, "name": customer.name, "metadata": {"berth_customer": customer.id}},
+                {"idempotency_key": f"customer-{customer.id}-{attempt}"},
             )
         return made.id
 
@@ -133,6 +141,7 @@ class StripeGateway:
 
         Raises:
             Problem: also 400, the promotion code is not for this customer or purchase.
+            CustomerGoneError: there is nobody to sell to.
         """
         return await self._with_what_is_current(
             lambda: self._price_id(request.price),
@@ -156,7 +165,11 @@ class StripeGateway:
         return session_of(ended)
 
     async def open_portal(self, stripe_customer_id: str, product: str | None, return_url: str) -> str:
-        """Return the address of a billing portal for the customer, configured for `product` where one is."""
+        """Return the address of a billing portal for the customer, configured for `product` where one is.
+
+        Raises:
+            CustomerGoneError: nothing of theirs is there any more.
+        """
         return await self._with_what_is_current(
             lambda: self._configuration(product),
             lambda: self._configurations.forget(""),
@@ -202,15 +215,16 @@ class StripeGateway:
         return found.data[0].id
 
     async def _create_session(self, request: SessionRequest, price_id: str) -> Session:
-        # The key names the price too: with another price it is another request, which Stripe would refuse
+        # The key names customer and price too: with others it is another request, which Stripe would refuse
         # under the key of the first.
-        key = f"checkout-{request.id}-{price_id}"
+        key = f"checkout-{request.id}-{request.stripe_customer_id}-{price_id}"
         async with self._asking("create checkout session"):
             try:
                 made = await self._client.v1.checkout.sessions.create_async(
                     _session_params(request, price_id), {"idempotency_key": key}
                 )
             except stripe.InvalidRequestError as error:
+                _check_customer(error)
                 if request.promotion_code is not None and _is_about_discounts(error):
                     raise Problem(problems.PROMO_CODE, _refusal(error)) from error
                 raise
@@ -238,7 +252,11 @@ class StripeGateway:
         if configuration is not None:
             params["configuration"] = configuration
         async with self._asking("create portal session"):
-            made = await self._client.v1.billing_portal.sessions.create_async(params)
+            try:
+                made = await self._client.v1.billing_portal.sessions.create_async(params)
+            except stripe.InvalidRequestError as error:
+                _check_customer(error)
+                raise
         return made.url
 
     @asynccontextmanager
@@ -286,6 +304,11 @@ def _session_params(request: SessionRequest, price_id: str) -> "SessionCreatePar
     else:
         params["discounts"] = [{"promotion_code": request.promotion_code}]
     return params
+
+
+def _check_customer(error: stripe.InvalidRequestError) -> None:
+    if (error.code, error.param) == ("resource_missing", "customer"):
+        raise CustomerGoneError from error
 
 
 def _is_about_discounts(error: stripe.InvalidRequestError) -> bool:

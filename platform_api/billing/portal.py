@@ -9,7 +9,7 @@ from platform_api.billing.queries import PortalLink
 from platform_api.customers.queries import Customer
 from platform_api.database import Pool, connect
 from platform_api.problems import Problem
-from platform_api.stripe_gateway import StripeGateway
+from platform_api.stripe_gateway import CustomerGoneError, StripeGateway
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +39,13 @@ class PortalService:
             )
         if product is None and len(paid_for) == 1:
             product = paid_for[0]
-        return await self.stripe.open_portal(account, product, f"{self.public_url}/billing/left")
+        try:
+            return await self.stripe.open_portal(account, product, f"{self.public_url}/billing/left")
+        except CustomerGoneError as error:
+            raise Problem(
+                problems.NOTHING_BOUGHT,
+                "All you bought has ended and its billing is closed: POST /v1/billing/checkout starts anew.",
+            ) from error
 
     async def find_link(self, token: str) -> PortalLink:
         """Return what the link in an e-mail that ends in `token` opens.

@@ -189,12 +189,20 @@ async def close_checkout(conn: Connection, checkout: Checkout) -> None:
     )
 
 
-async def record_stripe_customer(conn: Connection, customer_id: str, stripe_customer_id: str) -> None:
-    """Note who our customer is at Stripe."""
-    await conn.execute(
-        "UPDATE customer SET stripe_customer_id = %s WHERE id = %s AND stripe_customer_id IS NULL",
-        (stripe_customer_id, customer_id),
+async def record_stripe_customer(conn: Connection, customer: Customer, made: str) -> str:
+    """Note who our customer is at Stripe, unless somebody did since they were read; return who they are."""
+    cursor = await conn.execute(
+        """
+        UPDATE customer
+           SET stripe_customer_id = CASE WHEN stripe_customer_id IS DISTINCT FROM %(read)s
+                                         THEN stripe_customer_id ELSE %(made)s END
+         WHERE id = %(id)s
+        RETURNING stripe_customer_id
+        """,
+        {"read": customer.stripe_customer_id, "made": made, "id": customer.id},
     )
+    ((known,),) = await cursor.fetchall()
+    return str(known)
 
 
 async def insert_free_subscription(

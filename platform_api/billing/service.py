@@ -1,5 +1,5 @@
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from catalogue.schema import Catalogue, Price
 from platform_api import problems
@@ -14,7 +14,8 @@ from platform_api.billing.statuses import NEVER_BEGAN, NOT_LIVE
 from platform_api.customers.queries import Customer
 from platform_api.database import Pool, connect, transaction
 from platform_api.problems import Problem
-from platform_api.stripe_gateway import SessionRequest, StripeGateway
+from platform_api.stripe_gateway import CustomerGoneError, SessionRequest, StripeGateway
+from platform_api.stripe_objects import Session
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,19 +135,7 @@ class BillingService:
 
     async def _open_session(self, customer: Customer, checkout: Checkout, terms: Terms) -> str:
         try:
-            session = await self.stripe.create_session(
-                SessionRequest(
-                    id=checkout.id,
-                    customer_id=customer.id,
-                    stripe_customer_id=await self._stripe_customer(customer),
-                    price=terms.price,
-                    trial_days=terms.trial_days,
-                    promotion_code=terms.promotion_code,
-                    success_url=f"{self.public_url}/checkout/paid",
-                    cancel_url=f"{self.public_url}/checkout/left",
-                    expires_at=checkout.expires_at,
-                )
-            )
+            session = await self._create_session(customer, checkout, terms)
         except Problem:
             # Even if Stripe did open a session, nobody has learnt its address, so nobody can pay it; but for
             # the one that the same request, sent twice, recorded meanwhile.
@@ -161,10 +150,26 @@ class BillingService:
             raise Problem(problems.CHECKOUT_SUPERSEDED, "Finish or repeat one checkout at a time.")
         return session.url
 
-    async def _stripe_customer(self, customer: Customer) -> str:
-        if customer.stripe_customer_id is not None:
-            return customer.stripe_customer_id
-        made = await self.stripe.create_customer(customer.id, customer.email, customer.name)
+    async def _create_session(self, customer: Customer, checkout: Checkout, terms: Terms) -> Session:
+        account = customer.stripe_customer_id
+        request = SessionRequest(
+            id=checkout.id,
+            customer_id=customer.id,
+            stripe_customer_id=account or await self._new_stripe_customer(customer, checkout),
+            price=terms.price,
+            trial_days=terms.trial_days,
+            promotion_code=terms.promotion_code,
+            success_url=f"{self.public_url}/checkout/paid",
+            cancel_url=f"{self.public_url}/checkout/left",
+            expires_at=checkout.expires_at,
+        )
+        try:
+            return await self.stripe.create_session(request)
+        except CustomerGoneError:
+            account = await self._new_stripe_customer(customer, checkout)
+            return await self.stripe.create_session(replace(request, stripe_customer_id=account))
+
+    async def _new_stripe_customer(self, customer: Customer, checkout: Checkout) -> str:
+        made = await self.stripe.create_customer(customer, checkout.id)
         async with transaction(self.pool) as conn:
-            await queries.record_stripe_customer(conn, customer.id, made)
-        return made
+            return await queries.record_stripe_customer(conn, customer, made)

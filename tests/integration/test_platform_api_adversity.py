@@ -57,7 +57,8 @@ class Stripe:
 
 
 def refusal(status: int) -> Response:
-    return JSONResponse({"error": {"type": "api_error", "message": "No."}}, status)
+    error = {"error": {"type": "api_error", "message": "No."}}
+    return JSONResponse(error, status, {"Stripe-Should-Retry": "false"})
 
 
 @asynccontextmanager
@@ -161,3 +162,38 @@ async def test_a_page_that_was_given_out_is_ended_before_another_is_made(
         await wait_for_the_row(2)
     assert [(await first).status_code, (await second).status_code] == [201, 201]
     assert await standin.sessions() == ["expired", "open"], "one page at a time can be paid"
+
+
+async def test_an_error_that_stripe_repeats_for_a_day_under_its_idempotency_key_stops_nobody_for_a_day(
+    api: Api, standin: Stripe
+) -> None:
+    """https://docs.stripe.com/api/idempotent_requests: the first answer is repeated, also a 500."""
+    _, headers = await api.sign_up()
+    failed: list[str] = []
+
+    async def fail_once(request: Request) -> Response | None:
+        if request.url.path != "/v1/customers":
+            return None
+        key = request.headers["idempotency-key"]
+        if not failed:
+            failed.append(key)
+        return refusal(500) if key in failed else None
+
+    standin.meddle = fail_once
+    assert (await api.client.post(CHECKOUT, json=STARTER, headers=headers)).status_code == 503
+    assert (await api.client.post(CHECKOUT, json=STARTER, headers=headers)).status_code == 201
+
+
+async def test_who_is_linked_to_stripe_while_buying_buys_as_that_customer(api: Api, standin: Stripe) -> None:
+    _, headers = await api.sign_up()
+    linked = await standin.official.v1.customers.create_async({"email": "by-hand@example.com"})
+
+    async def link_meanwhile(request: Request) -> Response | None:
+        if request.url.path == "/v1/customers":
+            await api.rows("UPDATE customer SET stripe_customer_id = %s", linked.id)
+        return None
+
+    standin.meddle = link_meanwhile
+    assert (await api.client.post(CHECKOUT, json=STARTER, headers=headers)).status_code == 201
+    (session,) = (await standin.official.v1.checkout.sessions.list_async()).data
+    assert session.customer == linked.id, "else it would be paid by somebody whom nobody here is"

@@ -20,6 +20,7 @@ import structlog
 
 from catalogue.loader import load_catalogue
 from catalogue.schema import Catalogue, Price, Product
+from platform_api.customers.queries import Customer
 from platform_api.stripe_gateway import SessionRequest, StripeGateway, open_client
 from provisioner.clients.stripe import StripeClient
 from sandbox.stripe_api.app import serve
@@ -97,8 +98,9 @@ async def open_the_portal(gateway: StripeGateway, shop: Shop) -> None:
         await gateway.open_portal(shop.customer, product, "https://berth.test/")
 
 
+ADA = Customer("id", "ada@example.com", "Ada", None, datetime.now(UTC), None)
 GATEWAY: Mapping[str, Callable[[StripeGateway, Shop], Awaitable[object]]] = {
-    "create_customer": lambda gateway, _: gateway.create_customer("id", "ada@example.com", "Ada"),
+    "create_customer": lambda gateway, _: gateway.create_customer(ADA, "chk_1"),
     "create_session": buy,
     "end_session": end_a_session,
     "open_portal": open_the_portal,
