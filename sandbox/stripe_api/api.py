@@ -14,7 +14,6 @@ from starlette.types import Receive, Scope, Send
 
 from sandbox.stripe_api import forms, idempotency
 from sandbox.stripe_api.errors import ApiError
-from sandbox.stripe_api.faults import CallFault
 from sandbox.stripe_api.idempotency import Reply
 from sandbox.stripe_api.ledger import Ledger, encoded, new_id
 from sandbox.stripe_api.objects import API_VERSION, Cause, Json
@@ -41,6 +40,7 @@ from sandbox.stripe_api.resources import (
 )
 from sandbox.stripe_api.timekeeper import catch_up
 from sandbox.stripe_api.web import LARGEST_BODY, BodyTooLargeError, read_body
+from sandbox.stripe_api.webhooks.faults import CallFault
 
 RETRY_AFTER_SECONDS = 1
 _KEY = re.compile(r"[rs]k_test_\w+", re.ASCII)

@@ -13,18 +13,18 @@ from sandbox.stripe_api.api import Api, internal_error
 from sandbox.stripe_api.bell import Bell
 from sandbox.stripe_api.control import Control
 from sandbox.stripe_api.database import open_database
-from sandbox.stripe_api.delivery import DeliveryEngine, DeliveryPolicy
 from sandbox.stripe_api.idempotency import Replies
-from sandbox.stripe_api.invoice_pages import InvoicePages
 from sandbox.stripe_api.ledger import Ledger, new_id
 from sandbox.stripe_api.objects import Cause
 from sandbox.stripe_api.operation import Moment
-from sandbox.stripe_api.outbox import Outbox
-from sandbox.stripe_api.pages import Pages, environment
-from sandbox.stripe_api.portal_pages import Portal
+from sandbox.stripe_api.pages.checkout import Pages, environment
+from sandbox.stripe_api.pages.invoices import InvoicePages
+from sandbox.stripe_api.pages.portal import Portal
 from sandbox.stripe_api.resources.portal import default_configuration
 from sandbox.stripe_api.store import Query, Store, every
 from sandbox.stripe_api.timekeeper import catch_up
+from sandbox.stripe_api.webhooks.delivery import DeliveryEngine, DeliveryPolicy
+from sandbox.stripe_api.webhooks.outbox import Outbox
 
 TICK_SECONDS = 1.0
 

@@ -12,7 +12,6 @@ from starlette.routing import Route
 from sandbox.stripe_api.billing.dunning import Settings, settings_in, stored_settings
 from sandbox.stripe_api.billing.forcing import forced
 from sandbox.stripe_api.errors import ApiError
-from sandbox.stripe_api.faults import Faults
 from sandbox.stripe_api.ledger import Ledger, new_id
 from sandbox.stripe_api.objects import Cause, Json
 from sandbox.stripe_api.operation import Change, Moment
@@ -22,6 +21,7 @@ from sandbox.stripe_api.resources.payment_intents import authenticated
 from sandbox.stripe_api.resources.subscription_params import Status
 from sandbox.stripe_api.timekeeper import catch_up
 from sandbox.stripe_api.web import BodyTooLargeError, read_body
+from sandbox.stripe_api.webhooks.faults import Faults
 
 M = TypeVar("M", bound=BaseModel)
 

@@ -13,7 +13,7 @@ CREATE TABLE object (
     label TEXT,  -- what its lists are most often filtered by: see store.py
     created INTEGER NOT NULL,
     clock TEXT,  -- the test clock it lives by, NULL for the sandbox's own
-    due INTEGER,  -- when time will do something to it: see billing/passing.py
+    due INTEGER,  -- when time will do something to it: see timetable.py
     body TEXT NOT NULL
 );
 CREATE INDEX object_by_kind ON object (kind, seq);

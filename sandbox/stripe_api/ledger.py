@@ -11,13 +11,13 @@ from dataclasses import dataclass
 from sandbox.stripe_api import objects
 from sandbox.stripe_api.bell import Bell
 from sandbox.stripe_api.database import transaction
-from sandbox.stripe_api.faults import Faults, planned
 from sandbox.stripe_api.idempotency import Replies
 from sandbox.stripe_api.objects import Cause, Json
 from sandbox.stripe_api.operation import Change
-from sandbox.stripe_api.outbox import Delivery, Ending, Outbox
 from sandbox.stripe_api.resources.events import MOST_ENDPOINTS
 from sandbox.stripe_api.store import Query, Store, every
+from sandbox.stripe_api.webhooks.faults import Faults, planned
+from sandbox.stripe_api.webhooks.outbox import Delivery, Ending, Outbox
 
 _ALPHABET = string.ascii_letters + string.digits
 _ID_LENGTH = {"cs_test": 58, "whsec": 32, "cus": 14, "prod": 14, "si": 14, "req": 14}

@@ -18,7 +18,7 @@ import stripe
 from sandbox.loopback import PortError
 from sandbox.stripe_api.app import serve
 from sandbox.stripe_api.database import StateFileError
-from sandbox.stripe_api.delivery import DeliveryPolicy
+from sandbox.stripe_api.webhooks.delivery import DeliveryPolicy
 from tests.integration.stripe_tools import (
     KEY,
     PATIENCE,

@@ -26,7 +26,7 @@ from provisioner.workers import Handler, Station, WorkerOptions
 from provisioner.workqueue import Lease, WorkItem, WorkQueue
 from sandbox import loopback
 from sandbox.stripe_api.app import Server, serve
-from sandbox.stripe_api.delivery import DeliveryPolicy
+from sandbox.stripe_api.webhooks.delivery import DeliveryPolicy
 from scripts.stripe_catalogue.account import Account
 from scripts.stripe_catalogue.push import push
 from scripts.stripe_catalogue.webhook import ensure_webhook

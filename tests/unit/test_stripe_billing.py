@@ -17,11 +17,11 @@ from sandbox.stripe_api.idempotency import Replies
 from sandbox.stripe_api.ledger import Ledger, new_id
 from sandbox.stripe_api.objects import Cause, Json
 from sandbox.stripe_api.operation import Asked, Moment
-from sandbox.stripe_api.outbox import Outbox
 from sandbox.stripe_api.params import parse
 from sandbox.stripe_api.present import expanded
 from sandbox.stripe_api.store import Query, Store, every
 from sandbox.stripe_api.timekeeper import catch_up, each_step
+from sandbox.stripe_api.webhooks.outbox import Outbox
 
 DAY = 86400
 HOUR = 3600

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sandbox.stripe_api.discounts import amounts_off
+from sandbox.stripe_api.billing.discounts import amounts_off
 
 AMOUNTS = st.lists(st.integers(0, 10**7), max_size=8)
 

@@ -6,13 +6,13 @@ from typing import Any
 import pytest
 
 from sandbox.stripe_api import forms
-from sandbox.stripe_api.cards import CardRefusedError, named, typed
+from sandbox.stripe_api.billing.cards import CardRefusedError, named, typed
+from sandbox.stripe_api.billing.periods import Interval, period_end
 from sandbox.stripe_api.errors import ApiError
-from sandbox.stripe_api.faults import Faults, planned
 from sandbox.stripe_api.money import amount_text, interval_text
-from sandbox.stripe_api.periods import Interval, period_end
 from sandbox.stripe_api.resources.search import matcher
-from sandbox.stripe_api.signature import signature
+from sandbox.stripe_api.webhooks.faults import Faults, planned
+from sandbox.stripe_api.webhooks.signature import signature
 
 NOW = int(datetime(2026, 11, 21, tzinfo=UTC).timestamp())
 

@@ -7,6 +7,8 @@ from typing import Literal
 from sandbox.stripe_api.billing import invoicing, standing
 from sandbox.stripe_api.billing.invoicing import Attempt, Made
 from sandbox.stripe_api.billing.lines import new_periods, prorations, recurring_line
+from sandbox.stripe_api.billing.payments import Holder
+from sandbox.stripe_api.billing.periods import period_end
 from sandbox.stripe_api.billing.subscribing import (
     NewItem,
     PaymentBehavior,
@@ -18,8 +20,6 @@ from sandbox.stripe_api.decision import Decision
 from sandbox.stripe_api.errors import ApiError, missing_object
 from sandbox.stripe_api.objects import Json
 from sandbox.stripe_api.operation import Moment, found, merged_metadata
-from sandbox.stripe_api.payments import Holder
-from sandbox.stripe_api.periods import period_end
 from sandbox.stripe_api.store import State
 
 ProrationBehavior = Literal["always_invoice", "create_prorations", "none"]

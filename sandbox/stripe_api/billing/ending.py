@@ -7,11 +7,11 @@ from typing import Literal
 from sandbox.stripe_api.billing import invoicing, standing
 from sandbox.stripe_api.billing.invoicing import Attempt, Made
 from sandbox.stripe_api.billing.lines import prorations
+from sandbox.stripe_api.billing.payments import Holder
 from sandbox.stripe_api.decision import Decision
 from sandbox.stripe_api.errors import ApiError
 from sandbox.stripe_api.objects import Json, list_of
 from sandbox.stripe_api.operation import Moment, found
-from sandbox.stripe_api.payments import Holder
 from sandbox.stripe_api.store import Query, every
 
 MOST_OWNED = 1000

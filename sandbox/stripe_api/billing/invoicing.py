@@ -3,16 +3,16 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from sandbox.stripe_api import objects, payments
-from sandbox.stripe_api.billing import standing
+from sandbox.stripe_api import objects
+from sandbox.stripe_api.billing import payments, standing
+from sandbox.stripe_api.billing.discounts import Cut, Position, cuts, lasting
 from sandbox.stripe_api.billing.dunning import settings_in
 from sandbox.stripe_api.billing.lines import discounts_of
+from sandbox.stripe_api.billing.payments import Collected, Due, Holder
 from sandbox.stripe_api.decision import Decision
-from sandbox.stripe_api.discounts import Cut, Position, cuts, lasting
 from sandbox.stripe_api.errors import ApiError
 from sandbox.stripe_api.objects import Bill, BillingReason, BillLine, Json, Period, list_of
 from sandbox.stripe_api.operation import Moment, found
-from sandbox.stripe_api.payments import Collected, Due, Holder
 from sandbox.stripe_api.store import Query, every
 
 DRAFT_SECONDS = 3600

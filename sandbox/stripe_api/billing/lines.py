@@ -4,11 +4,11 @@ from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from decimal import ROUND_HALF_UP, Decimal
 
-from sandbox.stripe_api.discounts import cuts, position
+from sandbox.stripe_api.billing.discounts import cuts, position
+from sandbox.stripe_api.billing.periods import next_end
 from sandbox.stripe_api.money import amount_text
 from sandbox.stripe_api.objects import BillLine, Json, Period
 from sandbox.stripe_api.operation import found
-from sandbox.stripe_api.periods import next_end
 from sandbox.stripe_api.store import State
 
 

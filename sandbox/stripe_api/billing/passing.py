@@ -4,11 +4,11 @@ from sandbox.stripe_api.billing import invoicing, standing
 from sandbox.stripe_api.billing.ending import expired
 from sandbox.stripe_api.billing.invoicing import DRAFT_SECONDS, Attempt, Made
 from sandbox.stripe_api.billing.lines import next_period, recurring_line
+from sandbox.stripe_api.billing.payments import Holder
 from sandbox.stripe_api.billing.subscribing import notice_trial_end
 from sandbox.stripe_api.decision import Decision
 from sandbox.stripe_api.objects import Json
 from sandbox.stripe_api.operation import Change, Draft, Moment, found
-from sandbox.stripe_api.payments import Holder
 from sandbox.stripe_api.resources import checkout
 from sandbox.stripe_api.store import State
 from sandbox.stripe_api.timetable import Milestone, next_milestone

@@ -6,17 +6,17 @@ from typing import Literal
 
 from sandbox.stripe_api import objects
 from sandbox.stripe_api.billing import invoicing, standing
+from sandbox.stripe_api.billing.discounts import Redemption, counted, redeemed
 from sandbox.stripe_api.billing.ending import End, ending_at, moment_of_end
 from sandbox.stripe_api.billing.invoicing import Attempt, Made
 from sandbox.stripe_api.billing.lines import one_time_line, recurring_line
+from sandbox.stripe_api.billing.payments import Collected, Holder
+from sandbox.stripe_api.billing.periods import period_end
 from sandbox.stripe_api.clocks import in_time_of
 from sandbox.stripe_api.decision import Decision
-from sandbox.stripe_api.discounts import Redemption, counted, redeemed
 from sandbox.stripe_api.errors import ApiError
 from sandbox.stripe_api.objects import Json, Period
 from sandbox.stripe_api.operation import Moment, found
-from sandbox.stripe_api.payments import Collected, Holder
-from sandbox.stripe_api.periods import period_end
 from sandbox.stripe_api.timetable import TRIAL_NOTICE_SECONDS, period_end_of
 
 PaymentBehavior = Literal["allow_incomplete", "default_incomplete", "error_if_incomplete"]

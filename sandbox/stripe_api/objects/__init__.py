@@ -50,7 +50,7 @@ from sandbox.stripe_api.objects.invoices import (
     invoice_payment,
     waiting_line,
 )
-from sandbox.stripe_api.objects.payments import (
+from sandbox.stripe_api.objects.payment_methods import (
     card,
     payment_method,
 )

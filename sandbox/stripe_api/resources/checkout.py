@@ -4,10 +4,11 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
-from sandbox.stripe_api import objects, purchase
+from sandbox.stripe_api import objects
+from sandbox.stripe_api.billing import purchase
+from sandbox.stripe_api.billing.discounts import DiscountChoice, redemptions
 from sandbox.stripe_api.clocks import in_time_of
 from sandbox.stripe_api.decision import Decision
-from sandbox.stripe_api.discounts import DiscountChoice, redemptions
 from sandbox.stripe_api.errors import ApiError
 from sandbox.stripe_api.objects import Json, Line
 from sandbox.stripe_api.operation import (

@@ -5,7 +5,7 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, Field
 
 from sandbox.stripe_api import objects
-from sandbox.stripe_api.discounts import found_coupon, is_active, is_used_up
+from sandbox.stripe_api.billing.discounts import found_coupon, is_active, is_used_up
 from sandbox.stripe_api.errors import ApiError
 from sandbox.stripe_api.objects import Json
 from sandbox.stripe_api.operation import (

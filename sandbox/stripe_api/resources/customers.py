@@ -9,6 +9,7 @@ from pydantic_core import PydanticCustomError
 
 from sandbox.stripe_api import objects
 from sandbox.stripe_api.billing.ending import customer_deleted
+from sandbox.stripe_api.billing.payments import attached
 from sandbox.stripe_api.clocks import in_time_of
 from sandbox.stripe_api.decision import Decision
 from sandbox.stripe_api.errors import ApiError
@@ -34,7 +35,6 @@ from sandbox.stripe_api.params import (
     Text,
     unset,
 )
-from sandbox.stripe_api.payments import attached
 from sandbox.stripe_api.present import shown
 from sandbox.stripe_api.resources.payment_methods import method_of, own_method
 from sandbox.stripe_api.store import Query, State, every

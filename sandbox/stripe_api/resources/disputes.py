@@ -5,6 +5,7 @@ from typing import Annotated, Any
 from pydantic import AfterValidator, Field
 from pydantic_core import PydanticCustomError
 
+from sandbox.stripe_api.billing.payments import disputed
 from sandbox.stripe_api.clocks import in_time_of_customer
 from sandbox.stripe_api.decision import Decision
 from sandbox.stripe_api.errors import ApiError
@@ -20,7 +21,6 @@ from sandbox.stripe_api.operation import (
     retrieval,
 )
 from sandbox.stripe_api.params import ClearableText, Flag, MetadataChange, Params
-from sandbox.stripe_api.payments import disputed
 from sandbox.stripe_api.resources.charges import ReturnList, returns
 from sandbox.stripe_api.store import Query, State
 

@@ -6,6 +6,7 @@ from pydantic import Field
 
 from sandbox.stripe_api.billing import invoicing
 from sandbox.stripe_api.billing.invoicing import DRAFT_SECONDS, Attempt
+from sandbox.stripe_api.billing.payments import Holder
 from sandbox.stripe_api.billing.subscribing import collect, unpaid
 from sandbox.stripe_api.clocks import in_time_of
 from sandbox.stripe_api.decision import Decision
@@ -22,7 +23,6 @@ from sandbox.stripe_api.params import (
     Params,
     Text,
 )
-from sandbox.stripe_api.payments import Holder
 from sandbox.stripe_api.present import shown
 from sandbox.stripe_api.resources.payment_methods import own_method
 from sandbox.stripe_api.resources.subscription_params import CollectionMethod

@@ -6,6 +6,7 @@ from pydantic import BeforeValidator, Field
 
 from sandbox.stripe_api import objects
 from sandbox.stripe_api.billing.invoicing import intent_failed, intent_paid
+from sandbox.stripe_api.billing.payments import Collected, Holder, attempt, authentication_failed, check_kept
 from sandbox.stripe_api.clocks import in_time_of_customer
 from sandbox.stripe_api.decision import Decision
 from sandbox.stripe_api.errors import ApiError
@@ -24,7 +25,6 @@ from sandbox.stripe_api.params import (
     Url,
     unset,
 )
-from sandbox.stripe_api.payments import Collected, Holder, attempt, authentication_failed, check_kept
 from sandbox.stripe_api.present import shown
 from sandbox.stripe_api.resources.payment_methods import method_of
 from sandbox.stripe_api.resources.products import Currency

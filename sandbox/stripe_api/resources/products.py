@@ -7,6 +7,7 @@ from pydantic import AfterValidator, Field, model_validator
 from pydantic_core import PydanticCustomError
 
 from sandbox.stripe_api import objects
+from sandbox.stripe_api.billing.periods import Interval
 from sandbox.stripe_api.decision import Decision
 from sandbox.stripe_api.errors import ApiError
 from sandbox.stripe_api.objects import Json
@@ -35,7 +36,6 @@ from sandbox.stripe_api.params import (
     Text,
     Url,
 )
-from sandbox.stripe_api.periods import Interval
 from sandbox.stripe_api.store import Query, State, every
 
 MOST_LOOKUP_KEYS = 10

@@ -6,8 +6,9 @@ from typing import Annotated, Literal
 from pydantic import BeforeValidator, Field
 
 from sandbox.stripe_api.billing.changing import ItemChange, ProrationBehavior, Terms
+from sandbox.stripe_api.billing.discounts import DiscountChoice
+from sandbox.stripe_api.billing.payments import Holder
 from sandbox.stripe_api.billing.subscribing import MissingPaymentMethod, PaymentBehavior
-from sandbox.stripe_api.discounts import DiscountChoice
 from sandbox.stripe_api.params import (
     ClearableText,
     DatedListParams,
@@ -24,7 +25,6 @@ from sandbox.stripe_api.params import (
     Timestamp,
     unset,
 )
-from sandbox.stripe_api.payments import Holder
 
 MOST_ITEMS = 20
 MOST_DISCOUNTS = 20

@@ -12,12 +12,12 @@ from sandbox.stripe_api.billing.changing import (
     with_trial_until,
     without_trial,
 )
+from sandbox.stripe_api.billing.discounts import Order, counted, position, redeemed, redemptions
 from sandbox.stripe_api.billing.ending import Farewell, ended_now, ending_at, moment_of_end
 from sandbox.stripe_api.billing.standing import OVER
 from sandbox.stripe_api.billing.subscribing import NewItem, NewSubscription, subscribe
 from sandbox.stripe_api.clocks import in_time_of
 from sandbox.stripe_api.decision import Decision
-from sandbox.stripe_api.discounts import Order, counted, position, redeemed, redemptions
 from sandbox.stripe_api.errors import ApiError, missing_object
 from sandbox.stripe_api.objects import Json
 from sandbox.stripe_api.operation import (

@@ -7,13 +7,13 @@ from pydantic import Field
 
 from sandbox.stripe_api import objects
 from sandbox.stripe_api.billing.ending import customer_deleted
+from sandbox.stripe_api.billing.periods import period_end
 from sandbox.stripe_api.billing.standing import OVER
 from sandbox.stripe_api.decision import Decision
 from sandbox.stripe_api.errors import ApiError
 from sandbox.stripe_api.objects import Json
 from sandbox.stripe_api.operation import Asked, Change, Draft, Operation, found, listing, retrieval
 from sandbox.stripe_api.params import ListParams, Params, Timestamp
-from sandbox.stripe_api.periods import period_end
 from sandbox.stripe_api.store import Query, State, every
 
 MOST_OWNED = 1000

@@ -8,10 +8,10 @@ from starlette.requests import Request
 from starlette.responses import HTMLResponse, RedirectResponse, Response
 from starlette.routing import Route
 
-from sandbox.stripe_api import cards, payments
-from sandbox.stripe_api.billing import invoicing
+from sandbox.stripe_api.billing import cards, invoicing, payments
+from sandbox.stripe_api.billing.cards import CardRefusedError
 from sandbox.stripe_api.billing.invoicing import Attempt
-from sandbox.stripe_api.cards import CardRefusedError
+from sandbox.stripe_api.billing.payments import Collected, Holder
 from sandbox.stripe_api.clocks import in_time_of
 from sandbox.stripe_api.decision import Decision
 from sandbox.stripe_api.errors import ApiError
@@ -19,8 +19,7 @@ from sandbox.stripe_api.ledger import Ledger, new_id
 from sandbox.stripe_api.money import amount_text
 from sandbox.stripe_api.objects import Cause, Json
 from sandbox.stripe_api.operation import Moment, found
-from sandbox.stripe_api.pages import HEADERS, GoneError, read_form
-from sandbox.stripe_api.payments import Collected, Holder
+from sandbox.stripe_api.pages.checkout import HEADERS, GoneError, read_form
 
 _PATH = "/invoice/{invoice}"
 

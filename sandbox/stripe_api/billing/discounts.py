@@ -6,12 +6,12 @@ from decimal import ROUND_HALF_UP, Decimal
 from typing import NamedTuple
 
 from sandbox.stripe_api import objects
+from sandbox.stripe_api.billing.periods import period_end
 from sandbox.stripe_api.errors import ApiError, missing_object
 from sandbox.stripe_api.money import amount_text
 from sandbox.stripe_api.objects import Json
 from sandbox.stripe_api.operation import Moment, found
 from sandbox.stripe_api.params import Nested, Text
-from sandbox.stripe_api.periods import period_end
 from sandbox.stripe_api.store import Query, State, every
 
 

@@ -5,8 +5,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal
 
-from sandbox.stripe_api.faults import Faults, Planned
 from sandbox.stripe_api.objects import Json
+from sandbox.stripe_api.webhooks.faults import Faults, Planned
 
 MOST_LISTED = 1000
 

@@ -3,10 +3,9 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from sandbox.stripe_api import objects, payments
-from sandbox.stripe_api.billing.subscribing import NewItem, NewSubscription, subscribe
-from sandbox.stripe_api.decision import Decision
-from sandbox.stripe_api.discounts import (
+from sandbox.stripe_api import objects
+from sandbox.stripe_api.billing import payments
+from sandbox.stripe_api.billing.discounts import (
     DiscountChoice,
     Order,
     Position,
@@ -17,9 +16,11 @@ from sandbox.stripe_api.discounts import (
     redemptions,
     typed_code,
 )
+from sandbox.stripe_api.billing.payments import Holder
+from sandbox.stripe_api.billing.subscribing import NewItem, NewSubscription, subscribe
+from sandbox.stripe_api.decision import Decision
 from sandbox.stripe_api.objects import Json
 from sandbox.stripe_api.operation import Change, Moment, found
-from sandbox.stripe_api.payments import Holder
 from sandbox.stripe_api.store import State
 from sandbox.stripe_api.timetable import DAY
 

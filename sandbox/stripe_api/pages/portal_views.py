@@ -5,7 +5,7 @@ from datetime import UTC, datetime
 from sandbox.stripe_api.money import amount_text, interval_text
 from sandbox.stripe_api.objects import Json
 from sandbox.stripe_api.operation import found
-from sandbox.stripe_api.portal_acts import OVER, RefusedError, Visit, editable, period_end
+from sandbox.stripe_api.pages.portal_acts import OVER, RefusedError, Visit, editable, period_end
 from sandbox.stripe_api.resources.portal import cancellations, plans
 from sandbox.stripe_api.store import Query, State, every
 

@@ -7,9 +7,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from sandbox.stripe_api import payments
 from sandbox.stripe_api.api import operations
-from sandbox.stripe_api.cards import Card, CardRefusedError, typed
+from sandbox.stripe_api.billing import payments
+from sandbox.stripe_api.billing.cards import Card, CardRefusedError, typed
 from sandbox.stripe_api.decision import Decision
 from sandbox.stripe_api.objects import Json
 from sandbox.stripe_api.operation import Asked, Moment, Operation

@@ -9,13 +9,20 @@ from starlette.requests import Request
 from starlette.responses import HTMLResponse, RedirectResponse, Response
 from starlette.routing import Route
 
-from sandbox.stripe_api import portal_acts, portal_views
 from sandbox.stripe_api.errors import ApiError
 from sandbox.stripe_api.ledger import Ledger, new_id
 from sandbox.stripe_api.objects import Cause, Json
 from sandbox.stripe_api.operation import Moment, found
-from sandbox.stripe_api.pages import HEADERS
-from sandbox.stripe_api.portal_acts import Act, AuthenticationWantedError, Deed, Form, RefusedError, Visit
+from sandbox.stripe_api.pages import portal_acts, portal_views
+from sandbox.stripe_api.pages.checkout import HEADERS
+from sandbox.stripe_api.pages.portal_acts import (
+    Act,
+    AuthenticationWantedError,
+    Deed,
+    Form,
+    RefusedError,
+    Visit,
+)
 from sandbox.stripe_api.resources.portal import visited
 from sandbox.stripe_api.store import State
 from sandbox.stripe_api.web import BodyTooLargeError, read_body

@@ -10,15 +10,15 @@ from starlette.requests import Request
 from starlette.responses import HTMLResponse, RedirectResponse, Response
 from starlette.routing import Route
 
-from sandbox.stripe_api import cards, payments, purchase
-from sandbox.stripe_api.cards import CardRefusedError
+from sandbox.stripe_api.billing import cards, payments, purchase
+from sandbox.stripe_api.billing.cards import CardRefusedError
+from sandbox.stripe_api.billing.purchase import Buyer
 from sandbox.stripe_api.clocks import in_time_of
 from sandbox.stripe_api.errors import ApiError
 from sandbox.stripe_api.ledger import Ledger, new_id
 from sandbox.stripe_api.money import amount_text, interval_text
 from sandbox.stripe_api.objects import Cause, Json
 from sandbox.stripe_api.operation import Change, Moment, found
-from sandbox.stripe_api.purchase import Buyer
 from sandbox.stripe_api.resources.checkout import expired
 from sandbox.stripe_api.resources.payment_intents import authenticated
 from sandbox.stripe_api.store import State
@@ -38,7 +38,7 @@ HEADERS = {
 def environment() -> Environment:
     """The templates of the pages."""
     return Environment(
-        loader=PackageLoader("sandbox.stripe_api"),
+        loader=PackageLoader("sandbox.stripe_api.pages"),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,
