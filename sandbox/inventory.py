@@ -148,6 +148,7 @@ def _declared() -> Iterator[Binary]:
         package="github.com/stripe/stripe-mock",
         expected_seconds=15,
     )
+    yield Binary("load", "1", "go/load", "berth.local/sandbox/load", expected_seconds=2, own=True)
     yield Binary("pause", "1", "go/pause", "berth.local/sandbox/pause", expected_seconds=2, own=True)
     yield Binary("sample", "1", "sample_app", "berth.local/sandbox/sample", expected_seconds=3, own=True)
 

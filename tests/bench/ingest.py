@@ -2,11 +2,9 @@
 
 import asyncio
 import json
-import multiprocessing
 import statistics
 import tempfile
 from collections.abc import AsyncIterator
-from concurrent.futures import ProcessPoolExecutor
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from functools import partial
@@ -18,6 +16,8 @@ from rich.console import Console
 
 from migrations.runner import migrate
 from sandbox import postgres
+from sandbox.binaries import ensure
+from sandbox.progress import QuietProgress
 from scripts.demo.ports import free_port, free_ports
 from scripts.demo.services import START_SECONDS, Outside, Services, answers, write_private
 from tests.bench.load import Load, Outcome, send
@@ -39,9 +39,9 @@ async def figures(console: Console) -> list[Figure]:
         load = await _load(services)
         reference = PgBench(services.outside.database_url, load.template, CONNECTIONS)
         await reference.prepare()
-        with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as process:
-            sender = _Sender(console, process)
-            found = await _measure(console, sender, load, reference)
+        programs = await ensure(["load"], QuietProgress())
+        sender = _Sender(console, programs["load"])
+        found = await _measure(console, sender, load, reference)
         await _require_stored(services.outside.database_url, sender.acknowledged)
         return found
 
@@ -80,14 +80,14 @@ async def _measure(console: Console, sender: "_Sender", load: Load, reference: P
 
 @dataclass(slots=True)
 class _Sender:
-    """Sends from a process of its own, and counts what was acknowledged."""
+    """Sends, and counts what was acknowledged."""
 
     console: Console
-    process: ProcessPoolExecutor
+    program: Path
     acknowledged: int = 0
 
     async def send(self, what: str, load: Load) -> Outcome:
-        outcome = await asyncio.get_running_loop().run_in_executor(self.process, send, load)
+        outcome = await send(self.program, load)
         if outcome.refused:
             raise RuntimeError(f"{outcome.refused} events were refused: see the log of platform_api")
         self.acknowledged += len(outcome.latencies)

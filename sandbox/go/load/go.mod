@@ -1,0 +1,3 @@
+module berth.local/sandbox/load
+
+go 1.26.0
