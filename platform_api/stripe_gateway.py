@@ -1,6 +1,7 @@
 """What we ask of Stripe, with bounds on time and retries, and its errors as problems."""
 
 import asyncio
+import contextlib
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
@@ -115,12 +116,17 @@ class StripeGateway:
         return made.id
 
     async def subscriptions(self, stripe_customer_id: str) -> list[StripeSubscription]:
-        """Return the customer's subscriptions in every status, the newest 500 of them."""
+        """Return the customer's subscriptions in every status, the newest 500; none if they are gone."""
         found: list[StripeSubscription] = []
         async with self._asking("list subscriptions"):
-            page = await self._client.v1.subscriptions.list_async(
-                {"customer": stripe_customer_id, "status": "all", "limit": _PAGE}
-            )
+            try:
+                page = await self._client.v1.subscriptions.list_async(
+                    {"customer": stripe_customer_id, "status": "all", "limit": _PAGE}
+                )
+            except stripe.InvalidRequestError as error:
+                if _has_no_customer(error):
+                    return []
+                raise
             async for one in page.auto_paging_iter():
                 found.append(subscription_of(one))
                 if len(found) == _MOST_SUBSCRIPTIONS:
@@ -157,12 +163,10 @@ class StripeGateway:
 
     async def end_session(self, session_id: str) -> Session:
         """Expire the session if it is still open; either way return it as it then is."""
-        try:
-            async with asyncio.timeout(_CALL_TIMEOUT):
-                ended = await self._client.v1.checkout.sessions.expire_async(session_id)
-        except (stripe.StripeError, TimeoutError):
-            return await self.session(session_id)  # it was not open, or Stripe is away: that call tells
-        return session_of(ended)
+        async with self._asking("expire checkout session"):
+            with contextlib.suppress(stripe.InvalidRequestError):  # it was not open
+                return session_of(await self._client.v1.checkout.sessions.expire_async(session_id))
+        return await self.session(session_id)
 
     async def open_portal(self, stripe_customer_id: str, product: str | None, return_url: str) -> str:
         """Return the address of a billing portal for the customer, configured for `product` where one is.
@@ -224,7 +228,8 @@ class StripeGateway:
                     _session_params(request, price_id), {"idempotency_key": key}
                 )
             except stripe.InvalidRequestError as error:
-                _check_customer(error)
+                if _has_no_customer(error):
+                    raise CustomerGoneError from error
                 if request.promotion_code is not None and _is_about_discounts(error):
                     raise Problem(problems.PROMO_CODE, _refusal(error)) from error
                 raise
@@ -255,7 +260,8 @@ class StripeGateway:
             try:
                 made = await self._client.v1.billing_portal.sessions.create_async(params)
             except stripe.InvalidRequestError as error:
-                _check_customer(error)
+                if _has_no_customer(error):
+                    raise CustomerGoneError from error
                 raise
         return made.url
 
@@ -306,9 +312,9 @@ def _session_params(request: SessionRequest, price_id: str) -> "SessionCreatePar
     return params
 
 
-def _check_customer(error: stripe.InvalidRequestError) -> None:
-    if (error.code, error.param) == ("resource_missing", "customer"):
-        raise CustomerGoneError from error
+def _has_no_customer(error: stripe.InvalidRequestError) -> bool:
+    """Whether Stripe refuses because it has no such customer, or has none any more."""
+    return (error.code, error.param) == ("resource_missing", "customer")
 
 
 def _is_about_discounts(error: stripe.InvalidRequestError) -> bool:

@@ -27,14 +27,14 @@ _ATTEMPTS = 4
 class Claim:
     """What a customer wants to buy, and the name it should have; without one it gets a fitting one.
 
-    `over` are Stripe's subscriptions of theirs to this product that have ended.
+    `over` are Stripe's subscriptions of theirs to this product that have ended for good, known here or not.
     """
 
     customer: Customer
     offer: Offer
     slug: str | None
+    over: frozenset[str]
     promo_code: str | None = None
-    over: frozenset[str] = frozenset()
 
     @property
     def product(self) -> str:
@@ -133,7 +133,7 @@ class Reservations:
 async def _live(conn: Connection, claim: Claim) -> Held | None:
     """The subscription that leaves nothing to buy; to who buys, a free one does not count."""
     held = await queries.held_subscriptions(conn, claim.customer.id, claim.product)
-    live = [one for one in held if one.status not in NOT_LIVE]
+    live = [one for one in held if one.status not in NOT_LIVE and one.id not in claim.over]
     counting = live if claim.offer.price is None else [one for one in live if one.source == "stripe"]
     return max(counting, key=lambda one: one.source == "stripe", default=None)
 

@@ -10,12 +10,12 @@ from platform_api.billing.promo_codes import find_promotion_code
 from platform_api.billing.queries import Checkout, Held
 from platform_api.billing.reservations import Claim, Reservations
 from platform_api.billing.schemas import CheckoutRequest, OpenCheckout
-from platform_api.billing.statuses import NEVER_BEGAN, NOT_LIVE
+from platform_api.billing.statuses import NEVER_BEGAN, NOT_LIVE, OVER
 from platform_api.customers.queries import Customer
 from platform_api.database import Pool, connect, transaction
 from platform_api.problems import Problem
 from platform_api.stripe_gateway import CustomerGoneError, SessionRequest, StripeGateway
-from platform_api.stripe_objects import Session
+from platform_api.stripe_objects import Session, StripeSubscription
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,16 +54,16 @@ class BillingService:
             raise Problem(problems.SLUG_RESERVED, f"Choose another name than '{request.slug}'.")
         history = await self._history(customer, offer.product.product)
         live = next((one for one in history if one.status not in NOT_LIVE), None)
+        over = frozenset(one.id for one in history if one.status in OVER)
+        claim = Claim(customer, offer, request.slug, over)
         if offer.price is None:
-            return await self._subscribe(customer, offer, request, live)
+            return await self._subscribe(claim, request, live)
         if live is not None:
             return await self._open_portal(customer, offer, live.id)
         code = None
         if request.promo_code is not None:
             code = await find_promotion_code(self.stripe, request.promo_code, customer.stripe_customer_id)
-        over = frozenset(one.id for one in history)
-        claim = Claim(customer, offer, request.slug, code.code if code else None, over)
-        taken = await self.reservations.take(claim)
+        taken = await self.reservations.take(replace(claim, promo_code=code.code if code else None))
         if isinstance(taken, Held):
             return await self._open_portal(customer, offer, taken.id)
         # Whoever had a trial, or could have had one, does not get another by coming back.
@@ -80,20 +80,19 @@ class BillingService:
             slug = await queries.slug_of_subscription(conn, subscription_id)
         return OpenCheckout(kind="portal", id=subscription_id, url=url, slug=slug, expires_at=None)
 
-    async def _subscribe(
-        self, customer: Customer, offer: Offer, request: CheckoutRequest, live: Held | None
-    ) -> OpenCheckout:
-        """Give `customer` the free plan that `offer` is."""
-        if customer.email_verified_at is None:
+    async def _subscribe(self, claim: Claim, request: CheckoutRequest, live: Held | None) -> OpenCheckout:
+        """Give the customer the free plan that `claim` is for."""
+        if claim.customer.email_verified_at is None:
             raise Problem(
                 problems.EMAIL_UNVERIFIED,
-                f"A free plan is for verified addresses: ask us to verify {customer.email}, then try again.",
+                f"A free plan is for verified addresses: ask us to verify {claim.customer.email}, then try"
+                " again.",
             )
         if request.promo_code is not None:
             raise Problem(problems.PROMO_CODE, "A free plan needs no promotion code: leave it out.")
-        taken = live or await self.reservations.take(Claim(customer, offer, request.slug))
+        taken = live or await self.reservations.take(claim)
         if isinstance(taken, Held):
-            raise await self._subscribed(offer.product.product, taken)
+            raise await self._subscribed(claim.product, taken)
         return OpenCheckout(
             kind="instance",
             id=taken.id,
@@ -117,21 +116,27 @@ class BillingService:
     async def _history(self, customer: Customer, product: str) -> list[Held]:
         """The customer's subscriptions to `product` that are Stripe's, over or not, as we or it know them.
 
-        Stripe is asked because its events may be late or lost.
+        Stripe is asked because its events may be late or lost. What it says is over never comes back, so that
+        is believed; else one that either of us takes to be live is.
         """
         async with connect(self.pool) as conn:
             held = await queries.held_subscriptions(conn, customer.id, product)
-        history = [one for one in held if one.source == "stripe"]
-        if customer.stripe_customer_id is not None:
-            known = {one.id for one in history}
-            for found in await self.stripe.subscriptions(customer.stripe_customer_id):
-                priced = (
-                    self.catalogue.sold_by(price.id, price.lookup_key, price.made_for, price.interval)
-                    for price in found.prices
-                )
-                if found.id in known or any(one and one.product.product == product for one in priced):
-                    history.append(Held(found.id, found.status, "stripe"))
-        return history
+        known = {one.id: one for one in held if one.source == "stripe"}
+        account = customer.stripe_customer_id
+        theirs = [
+            Held(one.id, one.status, "stripe")
+            for one in (await self.stripe.subscriptions(account) if account else ())
+            if one.id in known or self._sells(product, one)
+        ]
+        ended = {one.id for one in theirs if one.status in OVER}
+        return theirs + [one for one in known.values() if one.id not in ended]
+
+    def _sells(self, product: str, found: StripeSubscription) -> bool:
+        priced = (
+            self.catalogue.sold_by(price.id, price.lookup_key, price.made_for, price.interval)
+            for price in found.prices
+        )
+        return any(one is not None and one.product.product == product for one in priced)
 
     async def _open_session(self, customer: Customer, checkout: Checkout, terms: Terms) -> str:
         try:

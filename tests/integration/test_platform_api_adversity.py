@@ -197,3 +197,61 @@ async def test_who_is_linked_to_stripe_while_buying_buys_as_that_customer(api: A
     assert (await api.client.post(CHECKOUT, json=STARTER, headers=headers)).status_code == 201
     (session,) = (await standin.official.v1.checkout.sessions.list_async()).data
     assert session.customer == linked.id, "else it would be paid by somebody whom nobody here is"
+
+
+async def ended_unheard(api: Api, standin: Stripe) -> dict[str, str]:
+    """A customer whose subscription ended at Stripe, of which no webhook told; returns their headers."""
+    customer, headers = await api.sign_up()
+    await api.rows("UPDATE customer SET email_verified_at = now()")
+    bought = await api.client.post(CHECKOUT, json=STARTER, headers=headers)
+    async with httpx.AsyncClient() as browser:
+        await browser.post(bought.json()["url"], data={"card_number": "4242424242424242", "expiry": "12/49"})
+    (subscription,) = (await standin.official.v1.subscriptions.list_async()).data
+    await api.rows(
+        "INSERT INTO subscription (id, customer_id, product, plan, status)"
+        " VALUES (%s, %s, 'mindroom', 'starter', 'active')",
+        subscription.id,
+        customer,
+    )
+    await api.rows("UPDATE checkout SET closed_at = now()")
+    await standin.official.v1.subscriptions.cancel_async(subscription.id)
+    return headers
+
+
+@pytest.mark.parametrize(("plan", "kind"), [("professional", "checkout"), ("free", "instance")])
+async def test_what_stripe_says_has_ended_is_sold_again_though_we_did_not_hear_of_it(
+    api: Api, standin: Stripe, plan: str, kind: str
+) -> None:
+    headers = await ended_unheard(api, standin)
+    answer = await api.client.post(CHECKOUT, json=STARTER | {"plan": plan}, headers=headers)
+    assert (answer.status_code, answer.json().get("kind")) == (201, kind), answer.text
+
+
+async def test_unknown_is_not_taken_when_stripe_does_not_end_a_page(api: Api, standin: Stripe) -> None:
+    _, headers = await api.sign_up()
+    await api.client.post(CHECKOUT, json=STARTER | {"slug": "acme"}, headers=headers)
+
+    async def slow_down(request: Request) -> Response | None:
+        return refusal(429) if request.url.path.endswith("/expire") else None
+
+    standin.meddle = slow_down
+    answer = await api.client.post(CHECKOUT, json=PROFESSIONAL | {"slug": "acme"}, headers=headers)
+    assert (answer.status_code, answer.json()["type"]) == (503, "urn:berth:problem:billing-unavailable")
+
+
+async def test_whoever_is_gone_at_stripe_has_nothing_there_however_stripe_says_so(
+    api: Api, standin: Stripe
+) -> None:
+    """It is not documented whether the subscriptions of a customer who was deleted can be listed."""
+    _, headers = await api.sign_up()
+    await api.rows("UPDATE customer SET stripe_customer_id = 'cus_gone'")
+
+    async def know_nobody(request: Request) -> Response | None:
+        if request.url.path != "/v1/subscriptions":
+            return None
+        error = {"type": "invalid_request_error", "code": "resource_missing", "param": "customer"}
+        return JSONResponse({"error": error | {"message": "No such customer: 'cus_gone'"}}, 404)
+
+    standin.meddle = know_nobody
+    answer = await api.client.post(CHECKOUT, json=STARTER, headers=headers)
+    assert (answer.status_code, answer.json().get("kind")) == (201, "checkout"), answer.text
