@@ -18,7 +18,7 @@ from psycopg.rows import class_row
 from psycopg_pool import AsyncConnectionPool
 
 from provisioner.contract.errors import PermanentError, TemporaryError
-from provisioner.emails import PORTAL_TOKEN
+from provisioner.emails import PORTAL_LINK_LIFE, PORTAL_TOKEN
 from provisioner.workqueue import Lease, WorkItem
 
 # For each exchange with the server, seconds.
@@ -140,9 +140,10 @@ class EmailHandler:
         return letter
 
     def _render(self, letter: _Letter) -> EmailMessage:
-        words = {**letter.data, "name": letter.name}
+        words: dict[str, object] = {**letter.data, "name": letter.name}
         if PORTAL_TOKEN in letter.data:
             api_url = self._correspondence.api_url.rstrip("/")
+            words["portal_days"] = PORTAL_LINK_LIFE.days
             words["portal_url"] = f"{api_url}/billing/portal/{letter.data[PORTAL_TOKEN]}"
         try:
             subject, text, html = (
