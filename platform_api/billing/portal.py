@@ -7,7 +7,7 @@ from platform_api.billing import queries
 from platform_api.billing.offers import find_product
 from platform_api.billing.queries import PortalLink
 from platform_api.customers.queries import Customer
-from platform_api.database import Pool, connect
+from platform_api.database import Pool, connect, customer_transaction
 from platform_api.problems import Problem
 from platform_api.stripe_gateway import CustomerGoneError, StripeGateway
 
@@ -29,7 +29,7 @@ class PortalService:
         """
         if product is not None:
             find_product(self.catalogue, product)
-        async with connect(self.pool) as conn:
+        async with customer_transaction(self.pool, customer.id) as conn:
             paid_for = await queries.products_paid_for(conn, customer.id)
         account = customer.stripe_customer_id
         if account is None or not (paid_for or await self.stripe.subscriptions(account)):

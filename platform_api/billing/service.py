@@ -12,7 +12,7 @@ from platform_api.billing.reservations import Claim, Reservations
 from platform_api.billing.schemas import CheckoutRequest, OpenCheckout
 from platform_api.billing.statuses import NEVER_BEGAN, NOT_LIVE, OVER
 from platform_api.customers.queries import Customer
-from platform_api.database import Pool, connect, transaction
+from platform_api.database import Pool, customer_transaction, transaction
 from platform_api.problems import Problem
 from platform_api.stripe_gateway import CustomerGoneError, SessionRequest, StripeGateway
 from platform_api.stripe_objects import Session, StripeSubscription
@@ -76,7 +76,7 @@ class BillingService:
 
     async def _open_portal(self, customer: Customer, offer: Offer, subscription_id: str) -> OpenCheckout:
         url = await self.portal.open(customer, offer.product.product)
-        async with connect(self.pool) as conn:
+        async with customer_transaction(self.pool, customer.id) as conn:
             slug = await queries.slug_of_subscription(conn, subscription_id)
         return OpenCheckout(kind="portal", id=subscription_id, url=url, slug=slug, expires_at=None)
 
@@ -92,7 +92,7 @@ class BillingService:
             raise Problem(problems.PROMO_CODE, "A free plan needs no promotion code: leave it out.")
         taken = live or await self.reservations.take(claim)
         if isinstance(taken, Held):
-            raise await self._subscribed(claim.product, taken)
+            raise await self._subscribed(claim, taken)
         return OpenCheckout(
             kind="instance",
             id=taken.id,
@@ -101,17 +101,17 @@ class BillingService:
             expires_at=None,
         )
 
-    async def _subscribed(self, product: str, live: Held) -> Problem:
+    async def _subscribed(self, claim: Claim, live: Held) -> Problem:
         if live.source == "stripe":
             return Problem(
                 problems.ALREADY_SUBSCRIBED,
-                f"You pay for {product}: POST /v1/billing/portal says where to change or cancel that. Its"
-                " instance is kept, and comes back on the free plan once it has ended.",
+                f"You pay for {claim.product}: POST /v1/billing/portal says where to change or cancel that."
+                " Its instance is kept, and comes back on the free plan once it has ended.",
             )
-        async with connect(self.pool) as conn:
+        async with customer_transaction(self.pool, claim.customer.id) as conn:
             slug = await queries.slug_of_subscription(conn, live.id)
         has = f"Your instance is '{slug}', at {self.url_of(slug)}" if slug else "Your instance is being made"
-        return Problem(problems.ALREADY_SUBSCRIBED, f"You have {product} for free already. {has}.")
+        return Problem(problems.ALREADY_SUBSCRIBED, f"You have {claim.product} for free already. {has}.")
 
     async def _history(self, customer: Customer, product: str) -> list[Held]:
         """The customer's subscriptions to `product` that are Stripe's, over or not, as we or it know them.
@@ -119,7 +119,7 @@ class BillingService:
         Stripe is asked because its events may be late or lost. What it says is over never comes back, so that
         is believed; else one that either of us takes to be live is.
         """
-        async with connect(self.pool) as conn:
+        async with customer_transaction(self.pool, customer.id) as conn:
             held = await queries.held_subscriptions(conn, customer.id, product)
         known = {one.id: one for one in held if one.source == "stripe"}
         account = customer.stripe_customer_id

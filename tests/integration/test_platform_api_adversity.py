@@ -199,8 +199,8 @@ async def test_who_is_linked_to_stripe_while_buying_buys_as_that_customer(api: A
     assert session.customer == linked.id, "else it would be paid by somebody whom nobody here is"
 
 
-async def ended_unheard(api: Api, standin: Stripe) -> dict[str, str]:
-    """A customer whose subscription ended at Stripe, of which no webhook told; returns their headers."""
+async def subscribed(api: Api, standin: Stripe, owner: str | None = None) -> tuple[str, dict[str, str]]:
+    """A subscription that was paid for, and its customer's headers; here it is `owner`'s, else theirs."""
     customer, headers = await api.sign_up()
     await api.rows("UPDATE customer SET email_verified_at = now()")
     bought = await api.client.post(CHECKOUT, json=STARTER, headers=headers)
@@ -211,18 +211,18 @@ async def ended_unheard(api: Api, standin: Stripe) -> dict[str, str]:
         "INSERT INTO subscription (id, customer_id, product, plan, status)"
         " VALUES (%s, %s, 'mindroom', 'starter', 'active')",
         subscription.id,
-        customer,
+        owner or customer,
     )
     await api.rows("UPDATE checkout SET closed_at = now()")
-    await standin.official.v1.subscriptions.cancel_async(subscription.id)
-    return headers
+    return subscription.id, headers
 
 
 @pytest.mark.parametrize(("plan", "kind"), [("professional", "checkout"), ("free", "instance")])
 async def test_what_stripe_says_has_ended_is_sold_again_though_we_did_not_hear_of_it(
     api: Api, standin: Stripe, plan: str, kind: str
 ) -> None:
-    headers = await ended_unheard(api, standin)
+    subscription, headers = await subscribed(api, standin)
+    await standin.official.v1.subscriptions.cancel_async(subscription)
     answer = await api.client.post(CHECKOUT, json=STARTER | {"plan": plan}, headers=headers)
     assert (answer.status_code, answer.json().get("kind")) == (201, kind), answer.text
 
@@ -255,3 +255,16 @@ async def test_whoever_is_gone_at_stripe_has_nothing_there_however_stripe_says_s
     standin.meddle = know_nobody
     answer = await api.client.post(CHECKOUT, json=STARTER, headers=headers)
     assert (answer.status_code, answer.json().get("kind")) == (201, "checkout"), answer.text
+
+
+async def test_invariant_11_nobody_is_told_the_name_of_anothers_instance(api: Api, standin: Stripe) -> None:
+    other, _ = await api.sign_up("Bob")
+    subscription, headers = await subscribed(api, standin, owner=other)
+    await api.rows(
+        "INSERT INTO instance (id, customer_id, subscription_id, product, plan, slug, spec)"
+        " VALUES ('ibob', %s, %s, 'mindroom', 'starter', 'bobs', '{}')",
+        other,
+        subscription,
+    )
+    answer = await api.client.post(CHECKOUT, json=STARTER, headers=headers)
+    assert (answer.status_code, answer.json()["kind"], answer.json()["slug"]) == (201, "portal", None)
