@@ -39,7 +39,7 @@ from sandbox.stripe_api.resources import (
     test_clocks,
 )
 from sandbox.stripe_api.timekeeper import catch_up
-from sandbox.stripe_api.web import LARGEST_BODY, BodyTooLargeError, read_body
+from sandbox.stripe_api.web import LARGEST_BODY, BodyTooLargeError, base_url, read_body
 from sandbox.stripe_api.webhooks.faults import CallFault
 
 RETRY_AFTER_SECONDS = 1
@@ -114,7 +114,7 @@ class Api:
         self._refuse_if_told_to()
         if operation is None:
             raise ApiError(f"Unrecognized request URL ({request.method}: {request.url.path}).", status=404)
-        await catch_up(self.ledger, self._base_url(request))
+        await catch_up(self.ledger, base_url(request, self.base_url))
         key = request.headers.get("idempotency-key") if operation.method == "POST" else None
         cause = Cause(request_id, key)
         if key is None:
@@ -146,16 +146,13 @@ class Api:
             if known is not None:
                 return known
             params = parse(operation.params, _fields(operation, request, body))
-            moment = Moment(now, new_id, self._base_url(request))
+            moment = Moment(now, new_id, base_url(request, self.base_url))
             change = operation.run(Asked(request.path_params, params, self.ledger.store, moment))
             self.ledger.commit(change, cause)
             reply = self._reply(change, params.expand, request_id)
             if call is not None:
                 self.ledger.replies.keep(call, reply, now)
         return reply
-
-    def _base_url(self, request: Request) -> str:
-        return self.base_url or str(request.base_url).rstrip("/")
 
     def _reply(self, change: Change, expand: list[str], request_id: str) -> Reply:
         if change.refusal is not None:

@@ -17,9 +17,10 @@ from sandbox.stripe_api.idempotency import Replies
 from sandbox.stripe_api.ledger import Ledger, new_id
 from sandbox.stripe_api.objects import Cause
 from sandbox.stripe_api.operation import Moment
-from sandbox.stripe_api.pages.checkout import Pages, environment
+from sandbox.stripe_api.pages.checkout import CheckoutPages
 from sandbox.stripe_api.pages.invoices import InvoicePages
-from sandbox.stripe_api.pages.portal import Portal
+from sandbox.stripe_api.pages.portal import PortalPages
+from sandbox.stripe_api.pages.site import Site
 from sandbox.stripe_api.resources.portal import default_configuration
 from sandbox.stripe_api.store import Query, Store, every
 from sandbox.stripe_api.timekeeper import catch_up
@@ -50,12 +51,12 @@ def make_app(ledger: Ledger, base_url: str | None = None) -> Starlette:
         ledger: what it remembers.
         base_url: where the hosted pages are; None for wherever the API is called at.
     """
-    templates = environment()
+    site = Site(ledger, base_url)
     parts = (
         Api(ledger, base_url),
-        Pages(ledger, templates, base_url),
-        InvoicePages(ledger, templates, base_url),
-        Portal(ledger, templates, base_url),
+        CheckoutPages(site),
+        InvoicePages(site),
+        PortalPages(site),
         Control(ledger),
     )
     return Starlette(

@@ -16,18 +16,18 @@ from sandbox.stripe_api.ledger import Ledger, new_id
 from sandbox.stripe_api.objects import Cause, Json
 from sandbox.stripe_api.operation import Change, Moment
 from sandbox.stripe_api.resources.disputes import dispute
-from sandbox.stripe_api.resources.events import with_new_secret
 from sandbox.stripe_api.resources.payment_intents import authenticated
 from sandbox.stripe_api.resources.subscription_params import Status
 from sandbox.stripe_api.timekeeper import catch_up
-from sandbox.stripe_api.web import BodyTooLargeError, read_body
+from sandbox.stripe_api.timetable import DAY
+from sandbox.stripe_api.web import BodyTooLargeError, base_url, read_body
 from sandbox.stripe_api.webhooks.faults import Faults
+from sandbox.stripe_api.webhooks.signature import with_new_secret
 
 M = TypeVar("M", bound=BaseModel)
 
 
 LONGEST_WAIT = 60.0
-DAY = 86400
 LONGEST_ADVANCE = 10 * 366 * DAY
 
 
@@ -183,7 +183,7 @@ class Control:
             subscription = self._found("subscription", request.path_params["subscription"])
             if subscription is None:
                 return _refusal(404, "There is no such subscription.")
-            moment = Moment(int(self.ledger.clock()), new_id, _base_url(request))
+            moment = Moment(int(self.ledger.clock()), new_id, base_url(request))
             change = forced(subscription, wanted.status, self.ledger.store, moment)
             self.ledger.commit(change, Cause())
         return JSONResponse(change.answer)
@@ -229,7 +229,7 @@ class Control:
             return wanted
         with self.ledger.transaction():
             self.ledger.advance(wanted.advance_seconds)
-        await catch_up(self.ledger, _base_url(request))
+        await catch_up(self.ledger, base_url(request))
         return JSONResponse({"now": int(self.ledger.clock())})
 
     async def _show_settings(self, _: Request) -> Response:
@@ -258,10 +258,6 @@ async def _body(request: Request, model: type[M]) -> M | Response:
         return _refusal(413, "The body is too large.")
     except ValidationError as error:
         return _refusal(400, _sentence(error))
-
-
-def _base_url(request: Request) -> str:
-    return str(request.base_url).rstrip("/")
 
 
 def _sentence(error: ValidationError) -> str:

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from urllib.parse import urlsplit
 
-from sandbox.stripe_api.billing.cards import CARDS, TestCard
+from sandbox.stripe_api.cards import CARDS, TestCard
 
 KEY = "sk_test_sandbox"
 """Any key that begins with `sk_test_` or `rk_test_` does."""

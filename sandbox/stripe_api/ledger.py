@@ -14,9 +14,8 @@ from sandbox.stripe_api.database import transaction
 from sandbox.stripe_api.idempotency import Replies
 from sandbox.stripe_api.objects import Cause, Json
 from sandbox.stripe_api.operation import Change
-from sandbox.stripe_api.resources.events import MOST_ENDPOINTS
 from sandbox.stripe_api.store import Query, Store, every
-from sandbox.stripe_api.webhooks.faults import Faults, planned
+from sandbox.stripe_api.webhooks.faults import MOST_ENDPOINTS, Faults, planned
 from sandbox.stripe_api.webhooks.outbox import Delivery, Ending, Outbox
 
 _ALPHABET = string.ascii_letters + string.digits

@@ -1,4 +1,4 @@
-"""What every page and call shares: bounded bodies."""
+"""What every page and call shares: bounded bodies, and where this server is."""
 
 from starlette.requests import Request
 
@@ -21,3 +21,8 @@ async def read_body(request: Request) -> bytes:
         if len(body) > LARGEST_BODY:
             raise BodyTooLargeError
     return bytes(body)
+
+
+def base_url(request: Request, known: str | None = None) -> str:
+    """Where this server's pages are: as is known, else wherever the caller reached us."""
+    return known or str(request.base_url).rstrip("/")

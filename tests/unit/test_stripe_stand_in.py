@@ -6,8 +6,8 @@ from typing import Any
 import pytest
 
 from sandbox.stripe_api import forms
-from sandbox.stripe_api.billing.cards import CardRefusedError, named, typed
 from sandbox.stripe_api.billing.periods import Interval, period_end
+from sandbox.stripe_api.cards import CardRefusedError, named, typed
 from sandbox.stripe_api.errors import ApiError
 from sandbox.stripe_api.money import amount_text, interval_text
 from sandbox.stripe_api.resources.search import matcher

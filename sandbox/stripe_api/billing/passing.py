@@ -1,6 +1,6 @@
 """What the passing of time does, one step at a time. Pure; `timetable` says when."""
 
-from sandbox.stripe_api.billing import invoicing, standing
+from sandbox.stripe_api.billing import invoicing, purchase, standing
 from sandbox.stripe_api.billing.ending import expired
 from sandbox.stripe_api.billing.invoicing import DRAFT_SECONDS, Attempt, Made
 from sandbox.stripe_api.billing.lines import next_period, recurring_line
@@ -9,7 +9,6 @@ from sandbox.stripe_api.billing.subscribing import notice_trial_end
 from sandbox.stripe_api.decision import Decision
 from sandbox.stripe_api.objects import Json
 from sandbox.stripe_api.operation import Change, Draft, Moment, found
-from sandbox.stripe_api.resources import checkout
 from sandbox.stripe_api.store import State
 from sandbox.stripe_api.timetable import Milestone, next_milestone
 
@@ -19,7 +18,7 @@ def passed(due: Json, state: State, moment: Moment) -> Change:
     decision = Decision(state)
     match due["object"]:
         case "checkout.session":
-            return checkout.expired(due, state)
+            return purchase.expired(due, state)
         case "coupon":
             decision.save({**due, "valid": False})
         case "promotion_code":

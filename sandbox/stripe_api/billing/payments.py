@@ -5,9 +5,8 @@ from dataclasses import dataclass, replace
 from enum import Enum
 from typing import Literal
 
-from sandbox.stripe_api import objects
-from sandbox.stripe_api.billing import cards
-from sandbox.stripe_api.billing.cards import NOT_AUTHENTICATED, Card, Refusal
+from sandbox.stripe_api import cards, objects
+from sandbox.stripe_api.cards import NOT_AUTHENTICATED, Card, Refusal
 from sandbox.stripe_api.errors import ApiError
 from sandbox.stripe_api.objects import Json, public
 from sandbox.stripe_api.operation import Draft, Moment

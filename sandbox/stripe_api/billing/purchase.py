@@ -234,3 +234,12 @@ def _completed(session: Json, decision: Decision) -> Change:
     decision.save(done)
     decision.tell("checkout.session.completed", done)
     return decision.change(done)
+
+
+def expired(session: Json, state: State) -> Change:
+    """An open session's end without payment."""
+    over = {**session, "status": "expired", "url": None}
+    decision = Decision(state)
+    decision.save(over)
+    decision.tell("checkout.session.expired", over)
+    return decision.change(over)

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from sandbox.stripe_api.billing.cards import Refusal
+from sandbox.stripe_api.cards import Refusal
 from sandbox.stripe_api.objects.common import Json
 
 

@@ -3,55 +3,25 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from urllib.parse import parse_qsl
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
 from starlette.requests import Request
-from starlette.responses import HTMLResponse, RedirectResponse, Response
+from starlette.responses import Response
 from starlette.routing import Route
 
-from sandbox.stripe_api.billing import cards, payments, purchase
-from sandbox.stripe_api.billing.cards import CardRefusedError
+from sandbox.stripe_api import cards
+from sandbox.stripe_api.billing import payments, purchase
 from sandbox.stripe_api.billing.purchase import Buyer
-from sandbox.stripe_api.clocks import in_time_of
+from sandbox.stripe_api.cards import CardRefusedError
+from sandbox.stripe_api.clocks import in_time_of_customer
 from sandbox.stripe_api.errors import ApiError
-from sandbox.stripe_api.ledger import Ledger, new_id
+from sandbox.stripe_api.ledger import Ledger
 from sandbox.stripe_api.money import amount_text, interval_text
 from sandbox.stripe_api.objects import Cause, Json
 from sandbox.stripe_api.operation import Change, Moment, found
-from sandbox.stripe_api.resources.checkout import expired
+from sandbox.stripe_api.pages.site import GoneError, Site, lead, read_form, render
 from sandbox.stripe_api.resources.payment_intents import authenticated
 from sandbox.stripe_api.store import State
 from sandbox.stripe_api.timetable import DAY
-from sandbox.stripe_api.web import BodyTooLargeError, read_body
-
-MOST_FIELDS = 20
-HEADERS = {
-    "Cache-Control": "no-store",
-    "Content-Security-Policy": "default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'",
-    "Referrer-Policy": "no-referrer",
-    "X-Content-Type-Options": "nosniff",
-    "X-Frame-Options": "DENY",
-}
-
-
-def environment() -> Environment:
-    """The templates of the pages."""
-    return Environment(
-        loader=PackageLoader("sandbox.stripe_api.pages"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-    )
-
-
-class GoneError(Exception):
-    """The page cannot be shown: its status, one sentence, and the session it was about."""
-
-    def __init__(self, status: int, sentence: str, session: Json | None = None) -> None:
-        super().__init__(sentence)
-        self.status = status
-        self.session = session
 
 
 @dataclass(frozen=True)
@@ -66,16 +36,10 @@ class Typed:
 
 
 @dataclass(frozen=True)
-class Pages:
-    """The hosted pages over a ledger.
+class CheckoutPages:
+    """The page of each checkout session, and the bank's question whether it is the holder who pays."""
 
-    Attributes:
-        base_url: where they are; None for wherever the caller reached us.
-    """
-
-    ledger: Ledger
-    templates: Environment
-    base_url: str | None
+    site: Site
 
     def routes(self) -> list[Route]:
         """Their routes."""
@@ -93,7 +57,7 @@ class Pages:
                 return self._intent(request, fields)
             return self._checkout(request, fields)
         except GoneError as gone:
-            return self._render("gone.html", gone.status, sentence=str(gone), session=gone.session)
+            return self.site.gone(gone)
 
     def _checkout(self, request: Request, fields: Mapping[str, str]) -> Response:
         session = self._session(request)
@@ -101,7 +65,9 @@ class Pages:
         if posted and session["status"] == "complete":
             return _leave(session)
         _check_open(session)
-        visit = Visit(self.ledger, session, self._buyers_moment(request, session))
+        # What is bought begins in the time of who buys.
+        moment = in_time_of_customer(session["customer"], self.site.ledger.store, self.site.moment(request))
+        visit = Visit(self.site.ledger, session, moment)
         if "method" in request.path_params:
             method = visit.method(request.path_params["method"])
             return self._authentication(visit, method, fields.get("outcome"))
@@ -138,7 +104,7 @@ class Pages:
 
     def _intent(self, request: Request, fields: Mapping[str, str]) -> Response:
         """The same question about a payment intent that an API call could not finish."""
-        store = self.ledger.store
+        store = self.site.ledger.store
         intent = store.find(request.path_params["intent"])
         if intent is None or intent["object"] != "payment_intent":
             raise GoneError(404, "There is no such payment.")
@@ -148,49 +114,36 @@ class Pages:
         if outcome is None:
             method = found(store, "payment_method", intent["payment_method"])
             return self._ask(intent["amount"], intent["currency"], method)
-        change = authenticated(intent, store, self._moment(request), passed=outcome == "complete")
-        with self.ledger.transaction():
-            self.ledger.commit(change, Cause())
+        change = authenticated(intent, store, self.site.moment(request), passed=outcome == "complete")
+        with self.site.ledger.transaction():
+            self.site.ledger.commit(change, Cause())
         if intent["_return_url"] is not None:
-            return RedirectResponse(_with_query(intent), 303, HEADERS)
+            return lead(_with_query(intent))
         sentence = (
             payments.NOT_AUTHENTICATED_SENTENCE if change.refusal else "Thank you. The payment is made."
         )
-        return self._render("gone.html", 402 if change.refusal else 200, sentence=sentence, session=None)
+        return render("gone.html", 402 if change.refusal else 200, sentence=sentence, session=None)
 
     def _ask(self, amount: int, currency: str, method: Json) -> Response:
-        return self._render(
+        return render(
             "authenticate.html", 200, amount=amount_text(amount, currency), last4=method["card"]["last4"]
         )
 
-    def _moment(self, request: Request) -> Moment:
-        base_url = self.base_url or str(request.base_url).rstrip("/")
-        return Moment(int(self.ledger.clock()), new_id, base_url)
-
-    def _buyers_moment(self, request: Request, session: Json) -> Moment:
-        """The moment in the time of who buys, in which what they buy begins."""
-        store, moment = self.ledger.store, self._moment(request)
-        customer = None if session["customer"] is None else store.find(session["customer"])
-        return moment if customer is None else in_time_of(customer, store, moment)
-
     def _session(self, request: Request) -> Json:
         """The session as it is now: one whose time is up expires here, whoever asks first."""
-        store = self.ledger.store
+        store = self.site.ledger.store
         session = store.find(request.path_params["session"])
         if session is None or session["object"] != "checkout.session":
             raise GoneError(404, "There is no such checkout.")
-        if session["status"] != "open" or session["expires_at"] > self._moment(request).now:
+        if session["status"] != "open" or session["expires_at"] > self.site.moment(request).now:
             return session
-        with self.ledger.transaction():
-            self.ledger.commit(expired(session, store), Cause())
+        with self.site.ledger.transaction():
+            self.site.ledger.commit(purchase.expired(session, store), Cause())
         return found(store, "checkout.session", session["id"])
 
     def _form(self, visit: "Visit", typed: Typed, refusal: str | None, status: int) -> Response:
-        view = checkout_view(visit.session, self.ledger.store, visit.moment.now)
-        return self._render("pay.html", status, typed=typed, refusal=refusal, **view)
-
-    def _render(self, template: str, status: int, **context: object) -> Response:
-        return HTMLResponse(self.templates.get_template(template).render(context), status, HEADERS)
+        view = checkout_view(visit.session, self.site.ledger.store, visit.moment.now)
+        return render("pay.html", status, typed=typed, refusal=refusal, **view)
 
 
 @dataclass(frozen=True)
@@ -226,7 +179,7 @@ class Visit:
         if not payments.wants_authentication(method):
             return self._complete(method, buyer)
         self._commit(Change(method, ({**method, "_session": self.session["id"]},)))
-        return RedirectResponse(f"/c/pay/{self.session['id']}/authenticate/{method['id']}", 303, HEADERS)
+        return lead(f"/c/pay/{self.session['id']}/authenticate/{method['id']}")
 
     def method(self, method_id: str) -> Json:
         """The card that was typed here and whose holder is being asked."""
@@ -249,7 +202,7 @@ class Visit:
 
     def _changed(self, session: Json) -> Response:
         self._commit(Change(session, (session,)))
-        return RedirectResponse(f"/c/pay/{session['id']}", 303, HEADERS)
+        return lead(f"/c/pay/{session['id']}")
 
     def _commit(self, change: Change) -> None:
         with self.ledger.transaction():
@@ -320,20 +273,6 @@ def _needs_email(session: Json) -> bool:
     return session["customer"] is None and session["customer_email"] is None
 
 
-async def read_form(request: Request) -> Mapping[str, str]:
-    """What was filled in; nothing when the page is only looked at.
-
-    Raises:
-        GoneError: that cannot be read.
-    """
-    if request.method != "POST":
-        return {}
-    try:
-        return dict(parse_qsl((await read_body(request)).decode(), max_num_fields=MOST_FIELDS))
-    except (BodyTooLargeError, ValueError):
-        raise GoneError(400, "This form cannot be read.") from None
-
-
 def _check_open(session: Json) -> None:
     if session["status"] == "complete":
         raise GoneError(200, "This checkout is paid. Thank you.", session)
@@ -343,7 +282,7 @@ def _check_open(session: Json) -> None:
 
 def _leave(session: Json) -> Response:
     target = session["success_url"].replace("{CHECKOUT_SESSION_ID}", session["id"])
-    return RedirectResponse(target, 303, HEADERS)
+    return lead(target)
 
 
 def _with_query(intent: Json) -> str:

@@ -3,38 +3,31 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from jinja2 import Environment
 from starlette.requests import Request
-from starlette.responses import HTMLResponse, RedirectResponse, Response
+from starlette.responses import Response
 from starlette.routing import Route
 
-from sandbox.stripe_api.billing import cards, invoicing, payments
-from sandbox.stripe_api.billing.cards import CardRefusedError
+from sandbox.stripe_api import cards
+from sandbox.stripe_api.billing import invoicing, payments
 from sandbox.stripe_api.billing.invoicing import Attempt
 from sandbox.stripe_api.billing.payments import Collected, Holder
+from sandbox.stripe_api.cards import CardRefusedError
 from sandbox.stripe_api.clocks import in_time_of
 from sandbox.stripe_api.decision import Decision
 from sandbox.stripe_api.errors import ApiError
-from sandbox.stripe_api.ledger import Ledger, new_id
 from sandbox.stripe_api.money import amount_text
 from sandbox.stripe_api.objects import Cause, Json
 from sandbox.stripe_api.operation import Moment, found
-from sandbox.stripe_api.pages.checkout import HEADERS, GoneError, read_form
+from sandbox.stripe_api.pages.site import GoneError, Site, lead, read_form, render
 
 _PATH = "/invoice/{invoice}"
 
 
 @dataclass(frozen=True)
 class InvoicePages:
-    """The page of each invoice that is no draft any more.
+    """The page of each invoice that is no draft any more."""
 
-    Attributes:
-        base_url: where the pages are; None for wherever the caller reached us.
-    """
-
-    ledger: Ledger
-    templates: Environment
-    base_url: str | None
+    site: Site
 
     def routes(self) -> list[Route]:
         """Their routes."""
@@ -45,7 +38,7 @@ class InvoicePages:
             typed = await read_form(request)
             invoice = self._invoice(request.path_params["invoice"])
         except GoneError as gone:
-            return self._render("gone.html", gone.status, sentence=str(gone), session=None)
+            return self.site.gone(gone)
         if request.method == "GET" or invoice["status"] != "open":
             return self._show(invoice, None, 200)
         try:
@@ -54,30 +47,26 @@ class InvoicePages:
             return self._show(invoice, str(refusal), 402)
 
     def _invoice(self, invoice_id: str) -> Json:
-        invoice = self.ledger.store.find(invoice_id)
+        invoice = self.site.ledger.store.find(invoice_id)
         if invoice is None or invoice["object"] != "invoice" or invoice["status"] == "draft":
             raise GoneError(404, "There is no such invoice.")
         return invoice
 
     def _pay(self, invoice: Json, typed: Mapping[str, str], request: Request) -> Response:
-        base_url = self.base_url or str(request.base_url).rstrip("/")
-        moment = in_time_of(invoice, self.ledger.store, Moment(int(self.ledger.clock()), new_id, base_url))
+        moment = in_time_of(invoice, self.site.ledger.store, self.site.moment(request))
         card = cards.typed(typed.get("card_number", ""), typed.get("expiry", ""), moment.now)
-        decision = Decision(self.ledger.store)
+        decision = Decision(self.site.ledger.store)
         tried = paid_by(card, invoice, decision, moment)
-        with self.ledger.transaction():
-            self.ledger.commit(decision.change(tried.intent), Cause())
+        with self.site.ledger.transaction():
+            self.site.ledger.commit(decision.change(tried.intent), Cause())
         if tried.error is not None:
             raise tried.error
         action = tried.intent["next_action"]
         target = _PATH.format(invoice=invoice["id"]) if action is None else action["redirect_to_url"]["url"]
-        return RedirectResponse(target, 303, HEADERS)
+        return lead(target)
 
     def _show(self, invoice: Json, refusal: str | None, status: int) -> Response:
-        return self._render("invoice.html", status, refusal=refusal, **invoice_view(invoice))
-
-    def _render(self, template: str, status: int, **context: object) -> Response:
-        return HTMLResponse(self.templates.get_template(template).render(context), status, HEADERS)
+        return render("invoice.html", status, refusal=refusal, **invoice_view(invoice))
 
 
 def paid_by(card: cards.Card, invoice: Json, decision: Decision, moment: Moment) -> Collected:

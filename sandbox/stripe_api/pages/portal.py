@@ -2,19 +2,15 @@
 
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from urllib.parse import parse_qsl
 
-from jinja2 import Environment
 from starlette.requests import Request
-from starlette.responses import HTMLResponse, RedirectResponse, Response
+from starlette.responses import Response
 from starlette.routing import Route
 
 from sandbox.stripe_api.errors import ApiError
-from sandbox.stripe_api.ledger import Ledger, new_id
 from sandbox.stripe_api.objects import Cause, Json
 from sandbox.stripe_api.operation import Moment, found
 from sandbox.stripe_api.pages import portal_acts, portal_views
-from sandbox.stripe_api.pages.checkout import HEADERS
 from sandbox.stripe_api.pages.portal_acts import (
     Act,
     AuthenticationWantedError,
@@ -23,11 +19,10 @@ from sandbox.stripe_api.pages.portal_acts import (
     RefusedError,
     Visit,
 )
+from sandbox.stripe_api.pages.site import GoneError, Site, lead, read_form, render
 from sandbox.stripe_api.resources.portal import visited
 from sandbox.stripe_api.store import State
-from sandbox.stripe_api.web import BodyTooLargeError, read_body
 
-MOST_FIELDS = 20
 _HOME = "/p/session/{secret}"
 _NOTICES = {
     "cancel": "Your cancellation was recorded.",
@@ -90,101 +85,77 @@ _PAGES = (
 
 
 @dataclass(frozen=True)
-class Portal:
-    """The portal's pages over a ledger.
+class PortalPages:
+    """The portal's pages."""
 
-    Attributes:
-        base_url: where the hosted pages are; None for wherever the caller reached us.
-    """
-
-    ledger: Ledger
-    templates: Environment
-    base_url: str | None
+    site: Site
 
     def routes(self) -> list[Route]:
         """Their routes."""
-        routes = [Route(_HOME, self._home, methods=["GET"])]
-        for page in _PAGES:
-            routes.append(Route(_HOME + page.path, self._shows(page), methods=["GET"]))
-            routes.append(Route(_HOME + page.path, self._does(page), methods=["POST"]))
-        return routes
+        pages = [Route(_HOME + page.path, self._endpoint(page), methods=["GET", "POST"]) for page in _PAGES]
+        return [Route(_HOME, self._home, methods=["GET"]), *pages]
 
     async def _home(self, request: Request) -> Response:
-        visit = self._enter(request)
-        if visit is None:
-            return self._gone()
+        try:
+            visit = self._enter(request)
+        except GoneError as gone:
+            return self.site.gone(gone)
         notice = _NOTICES.get(request.query_params.get("done", ""))
-        context = portal_views.home(visit, "", self.ledger.store)
-        return self._render("portal.html", 200, visit=visit, notice=notice, refusal=None, **context)
+        context = portal_views.home(visit, "", self.site.ledger.store)
+        return render("portal.html", 200, visit=visit, notice=notice, refusal=None, **context)
 
-    def _shows(self, page: Page) -> Callable[[Request], Awaitable[Response]]:
+    def _endpoint(self, page: Page) -> Callable[[Request], Awaitable[Response]]:
         async def endpoint(request: Request) -> Response:
-            visit = self._enter(request)
-            if visit is None:
-                return self._gone()
-            return self._page(page, visit, page.about(request), {}, None)
+            try:
+                form = await read_form(request)
+                visit, about = self._enter(request), page.about(request)
+                if request.method == "POST":
+                    return self._act(page, visit, about, form, self.site.moment(request))
+                return self._show(page, visit, about, form, None)
+            except GoneError as gone:
+                return self.site.gone(gone)
 
         return endpoint
 
-    def _does(self, page: Page) -> Callable[[Request], Awaitable[Response]]:
-        async def endpoint(request: Request) -> Response:
-            try:
-                body = (await read_body(request)).decode()
-                form = {name: text.strip() for name, text in parse_qsl(body, max_num_fields=MOST_FIELDS)}
-            except (BodyTooLargeError, ValueError):
-                return self._render("gone.html", 400, sentence="This form cannot be read.", session=None)
-            visit = self._enter(request)
-            if visit is None:
-                return self._gone()
-            about, base_url = page.about(request), self.base_url or str(request.base_url).rstrip("/")
-            try:
-                refusal = self._do(page.deed, visit, about, form, base_url)
-            except AuthenticationWantedError:
-                return self._page(page, visit, about, {**form, "authenticated": "asked"}, None)
-            if refusal is not None:
-                return self._page(page, visit, about, form, refusal)
-            return RedirectResponse(_next(visit, page.name), 303, HEADERS)
+    def _act(self, page: Page, visit: Visit, about: str, form: Form, moment: Moment) -> Response:
+        try:
+            refusal = self._do(page.deed, visit, about, form, moment)
+        except AuthenticationWantedError:
+            return self._show(page, visit, about, {**form, "authenticated": "asked"}, None)
+        if refusal is not None:
+            return self._show(page, visit, about, form, refusal)
+        return lead(_next(visit, page.name))
 
-        return endpoint
-
-    def _do(self, deed: Deed, visit: Visit, about: str, form: Form, base_url: str) -> str | None:
+    def _do(self, deed: Deed, visit: Visit, about: str, form: Form, moment: Moment) -> str | None:
         """Do it in one transaction. Returns why it was not done, or was done and not paid."""
-        with self.ledger.transaction():
-            act = Act(visit, self.ledger.store, Moment(visit.now, new_id, base_url))
+        ledger = self.site.ledger
+        with ledger.transaction():
+            act = Act(visit, ledger.store, moment)
             try:
                 deed(act, about, form)
             except (ApiError, RefusedError) as error:
                 return str(error)
-            self.ledger.commit(act.decision.change(visit.session), Cause())
+            ledger.commit(act.decision.change(visit.session), Cause())
         return act.unpaid
 
-    def _enter(self, request: Request) -> Visit | None:
-        """The visit this address lets in to; None when there is none, or no more."""
-        now, store = int(self.ledger.clock()), self.ledger.store
-        session = visited(request.path_params["secret"], store, now)
+    def _enter(self, request: Request) -> Visit:
+        """The visit this address lets in to."""
+        ledger = self.site.ledger
+        session = visited(request.path_params["secret"], ledger.store, int(ledger.clock()))
         if session is None:
-            return None
-        with self.ledger.transaction():
-            store.put(session)
-        configuration = found(store, "billing_portal.configuration", session["configuration"])
-        return Visit(session, configuration, found(store, "customer", session["customer"]), now)
+            raise GoneError(410, "This link is no longer valid: open billing again where you found it.")
+        with ledger.transaction():
+            ledger.store.put(session)
+        configuration = found(ledger.store, "billing_portal.configuration", session["configuration"])
+        return Visit(session, configuration, found(ledger.store, "customer", session["customer"]))
 
-    def _page(self, page: Page, visit: Visit, about: str, form: Form, refusal: str | None) -> Response:
+    def _show(self, page: Page, visit: Visit, about: str, form: Form, refusal: str | None) -> Response:
         try:
-            context = page.view(visit, about, self.ledger.store)
+            context = page.view(visit, about, self.site.ledger.store)
         except RefusedError as error:
-            return self._render("gone.html", 404, sentence=str(error), session=None)
+            raise GoneError(404, str(error)) from error
         status = 200 if refusal is None else 402
-        return self._render(
-            page.template, status, visit=visit, notice=None, refusal=refusal, form=form, **context
-        )
-
-    def _gone(self) -> Response:
-        sentence = "This link is no longer valid: open billing again where you found it."
-        return self._render("gone.html", 410, sentence=sentence, session=None)
-
-    def _render(self, template: str, status: int, **context: object) -> Response:
-        return HTMLResponse(self.templates.get_template(template).render(context), status, HEADERS)
+        return render(page.template, status, visit=visit, notice=None, refusal=refusal, form=form, **context)
 
 
 def _next(visit: Visit, done: str) -> str:

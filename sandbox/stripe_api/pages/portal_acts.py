@@ -9,16 +9,17 @@ from typing import Any
 
 from sandbox.stripe_api.api import operations
 from sandbox.stripe_api.billing import payments
-from sandbox.stripe_api.billing.cards import Card, CardRefusedError, typed
+from sandbox.stripe_api.billing.standing import OVER
+from sandbox.stripe_api.cards import Card, CardRefusedError, typed
 from sandbox.stripe_api.decision import Decision
 from sandbox.stripe_api.objects import Json
 from sandbox.stripe_api.operation import Asked, Moment, Operation
 from sandbox.stripe_api.params import parse
 from sandbox.stripe_api.resources.portal import cancellations, plans
 from sandbox.stripe_api.store import Query, State, every
+from sandbox.stripe_api.timetable import period_end_of
 
 MOST_SUBSCRIPTIONS = 100
-OVER = ("canceled", "incomplete_expired")
 DETAILS = ("email", "name", "phone")
 """What customers may edit of themselves, as far as the stand-in keeps it."""
 _SUBSCRIPTION = "/v1/subscriptions/{subscription}"
@@ -37,12 +38,11 @@ class AuthenticationWantedError(Exception):
 
 @dataclass(frozen=True)
 class Visit:
-    """A customer in the portal, `now` in Unix seconds."""
+    """A customer in the portal."""
 
     session: Json
     configuration: Json
     customer: Json
-    now: int
 
     @property
     def home(self) -> str:
@@ -116,18 +116,12 @@ def cancel(act: Act, subscription_id: str, form: Form) -> None:
     if when == "at_period_end":
         # Of a subscription with flexible billing the portal sets `cancel_at`, not `cancel_at_period_end`:
         # https://docs.stripe.com/billing/subscriptions/billing-mode/compare
-        fields["cancel_at"] = str(period_end(subscription))
+        fields["cancel_at"] = str(period_end_of(subscription))
         act.call("POST", _SUBSCRIPTION, {"subscription": subscription_id}, fields)
         return
     if feature["proration_behavior"] == "create_prorations":
         fields["prorate"] = "true"
     act.call("DELETE", _SUBSCRIPTION, {"subscription": subscription_id}, fields)
-
-
-def period_end(subscription: Json) -> int:
-    """When what is paid for is used up, Unix seconds."""
-    ends: list[int] = [item["current_period_end"] for item in subscription["items"]["data"]]
-    return min(ends)
 
 
 def resume(act: Act, subscription_id: str, _: Form) -> None:

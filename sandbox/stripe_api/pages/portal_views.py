@@ -2,12 +2,14 @@
 
 from datetime import UTC, datetime
 
+from sandbox.stripe_api.billing.standing import OVER
 from sandbox.stripe_api.money import amount_text, interval_text
 from sandbox.stripe_api.objects import Json
 from sandbox.stripe_api.operation import found
-from sandbox.stripe_api.pages.portal_acts import OVER, RefusedError, Visit, editable, period_end
+from sandbox.stripe_api.pages.portal_acts import RefusedError, Visit, editable
 from sandbox.stripe_api.resources.portal import cancellations, plans
 from sandbox.stripe_api.store import Query, State, every
+from sandbox.stripe_api.timetable import period_end_of
 
 MOST_INVOICES = 24
 _STATUSES = {
@@ -65,11 +67,11 @@ def _when(subscription: Json) -> str:
         case "trialing":
             return f"Free until {_day(subscription['trial_end'])}, when the first payment is due"
         case "active":
-            return f"Renews on {_day(period_end(subscription))}"
+            return f"Renews on {_day(period_end_of(subscription))}"
         case "past_due" | "unpaid" | "incomplete":
             return "An invoice is to be paid: see below, and check your card"
         case _:
-            return f"The present period ends on {_day(period_end(subscription))}"
+            return f"The present period ends on {_day(period_end_of(subscription))}"
 
 
 def _item(item: Json, state: State) -> Json:
@@ -129,7 +131,7 @@ def cancel(visit: Visit, about: str, state: State) -> Json:
     return {
         "subscription": _subscription(subscription, visit, state),
         "modes": cancellations(visit.configuration),
-        "period_end": _day(period_end(subscription)),
+        "period_end": _day(period_end_of(subscription)),
         "reasons": reasons["options"] if reasons["enabled"] else [],
     }
 

@@ -1,6 +1,6 @@
 """Charges, and the refunds that give their money back."""
 
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
 from pydantic import Field
 
@@ -11,10 +11,8 @@ from sandbox.stripe_api.errors import ApiError
 from sandbox.stripe_api.money import amount_text
 from sandbox.stripe_api.objects import Json
 from sandbox.stripe_api.operation import Asked, Change, Operation, found, listing, retrieval, update, updated
-from sandbox.stripe_api.params import DatedListParams, Metadata, MetadataChange, Params, Text
+from sandbox.stripe_api.params import Amount, DatedListParams, Metadata, MetadataChange, Params, Text
 from sandbox.stripe_api.store import Query, State, every
-
-Amount = Annotated[int, Field(ge=1, le=99_999_999)]
 
 
 class ChargeList(DatedListParams):

@@ -14,7 +14,6 @@ from sandbox.stripe_api.objects import Json, Line
 from sandbox.stripe_api.operation import (
     Asked,
     Change,
-    Draft,
     Moment,
     Operation,
     found,
@@ -305,14 +304,7 @@ def _expire(asked: Asked[Params]) -> Change:
             f'Only Checkout Sessions with a status in ["open"] can be expired. This Checkout Session has a'
             f" status of `{session['status']}`.",
         )
-    return expired(session, asked.state)
-
-
-def expired(session: Json, state: State) -> Change:
-    """An open session's end without payment."""
-    new = {**session, "status": "expired", "url": None}
-    answer = shown(new, state)
-    return Change(answer, (new,), (Draft("checkout.session.expired", answer),))
+    return purchase.expired(session, asked.state)
 
 
 def _sessions(asked: Asked[SessionList]) -> Query:

@@ -31,12 +31,10 @@ from sandbox.stripe_api.params import (
 )
 from sandbox.stripe_api.present import shown
 from sandbox.stripe_api.store import Query, every
+from sandbox.stripe_api.webhooks.faults import MOST_ENDPOINTS
 
 EVENT_DAYS = 30
-MOST_ENDPOINTS = 16
 MOST_TYPES = 20
-_FORMER = "_former_secrets"
-"""Where an endpoint's rolled secrets are kept."""
 
 
 class EventList(DatedListParams):
@@ -115,18 +113,6 @@ def _delete_endpoint(asked: Asked[Params]) -> Change:
     old = found(asked.state, "webhook_endpoint", asked.ids["endpoint"])
     answer = {"id": old["id"], "object": "webhook_endpoint", "deleted": True}
     return Change(answer, removed=(old["id"],))
-
-
-def with_new_secret(endpoint: Json, secret: str, now: int, overlap: int) -> Json:
-    """An endpoint whose secret was rolled: the one it had signs too for `overlap` more seconds."""
-    former = {"secret": endpoint["secret"], "expires_at": now + overlap}
-    return {**endpoint, "secret": secret, _FORMER: [former, *endpoint.get(_FORMER, [])]}
-
-
-def signing_secrets(endpoint: Json, now: float) -> list[str]:
-    """The secrets an endpoint's deliveries are signed with, the newest first."""
-    former = [one["secret"] for one in endpoint.get(_FORMER, []) if one["expires_at"] > now]
-    return [endpoint["secret"], *former]
 
 
 def _endpoints(_: Asked[ListParams]) -> Query:

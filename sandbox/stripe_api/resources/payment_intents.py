@@ -13,6 +13,7 @@ from sandbox.stripe_api.errors import ApiError
 from sandbox.stripe_api.objects import Json
 from sandbox.stripe_api.operation import Asked, Change, Moment, Operation, found, listing, retrieval, updated
 from sandbox.stripe_api.params import (
+    Amount,
     ClearableText,
     DatedListParams,
     Flag,
@@ -30,7 +31,6 @@ from sandbox.stripe_api.resources.payment_methods import method_of
 from sandbox.stripe_api.resources.products import Currency
 from sandbox.stripe_api.store import Query, State
 
-Amount = Annotated[int, Field(ge=1, le=99_999_999)]
 _OPEN = ("requires_payment_method", "requires_confirmation", "requires_action")
 
 

@@ -4,9 +4,9 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
-from sandbox.stripe_api.billing import cards
-from sandbox.stripe_api.billing.cards import Card, CardRefusedError
+from sandbox.stripe_api import cards
 from sandbox.stripe_api.billing.payments import attached, new_method
+from sandbox.stripe_api.cards import Card, CardRefusedError
 from sandbox.stripe_api.decision import Decision
 from sandbox.stripe_api.errors import ApiError
 from sandbox.stripe_api.objects import Json

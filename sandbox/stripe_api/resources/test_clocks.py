@@ -6,7 +6,7 @@ from typing import Annotated, Any
 from pydantic import Field
 
 from sandbox.stripe_api import objects
-from sandbox.stripe_api.billing.ending import customer_deleted
+from sandbox.stripe_api.billing.ending import MOST_OWNED, customer_deleted
 from sandbox.stripe_api.billing.periods import period_end
 from sandbox.stripe_api.billing.standing import OVER
 from sandbox.stripe_api.decision import Decision
@@ -16,7 +16,6 @@ from sandbox.stripe_api.operation import Asked, Change, Draft, Operation, found,
 from sandbox.stripe_api.params import ListParams, Params, Timestamp
 from sandbox.stripe_api.store import Query, State, every
 
-MOST_OWNED = 1000
 MOST_INTERVALS = 2
 _KIND = "test_helpers.test_clock"
 

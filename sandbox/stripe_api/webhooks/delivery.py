@@ -10,9 +10,8 @@ import httpx
 from sandbox.stripe_api.database import transaction
 from sandbox.stripe_api.ledger import Ledger, encoded
 from sandbox.stripe_api.objects import Json
-from sandbox.stripe_api.resources.events import signing_secrets
 from sandbox.stripe_api.webhooks.outbox import Attempt, Delivery
-from sandbox.stripe_api.webhooks.signature import signature
+from sandbox.stripe_api.webhooks.signature import signature, signing_secrets
 
 LONGEST_ERROR = 200
 

@@ -9,6 +9,8 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from sandbox.stripe_api.objects import Json
 
+MOST_ENDPOINTS = 16
+"""That an account may have in test mode: https://docs.stripe.com/webhooks."""
 REORDER_GAP = 0.2
 """Seconds between the deliveries of one change when they are turned around."""
 
