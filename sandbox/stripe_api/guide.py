@@ -120,7 +120,8 @@ DIFFERENCES: Mapping[str, str] = {
     "cards": "4000 0000 0000 0341 pays the first invoice on the checkout page and fails from then on",
     "money back": "refunds succeed at once; a dispute waits for its answer for ever",
     "portal": "its default configuration offers to cancel now and at the period's end; there are no promotion"
-    " codes, no quantities and no login page",
-    "left empty": "`invoice_pdf`, `receipt_url`, `balance_transaction` and what else is null in an answer",
+    " codes, no quantities, no `subscription_update_confirm` and no login page",
+    "left empty": "`invoice_pdf`, `receipt_url`, `balance_transaction` and what else is null in an answer; a"
+    " customer is never `delinquent`",
 }
 """What is known to differ from Stripe."""
