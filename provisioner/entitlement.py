@@ -90,6 +90,13 @@ def entitlement(subscription: SubscriptionFacts, plan: Terms, now: datetime) -> 
             return _BY_STATUS.get(status, unknown)
 
 
+def entitlement_without_plan(status: str) -> Entitlement:
+    """Decide what a status alone entitles to, where a plan's terms are not known: it never costs data."""
+    if status == "canceled":
+        return Entitlement(Owed.SUSPEND, "the subscription ended")
+    return _BY_STATUS.get(status, Entitlement(Owed.UNKNOWN, f"what '{status}' entitles to depends on a plan"))
+
+
 def _past_due(subscription: SubscriptionFacts, plan: Terms, now: datetime) -> Entitlement:
     if subscription.past_due_since is None:
         return Entitlement(Owed.RUN, "a payment failed")

@@ -16,7 +16,13 @@ from provisioner.contract.ids import new_id
 from provisioner.contract.queue import Kind, enqueue, hold
 from provisioner.contract.spec import Desired, InstanceSpec
 from provisioner.emails import write_email
-from provisioner.entitlement import Entitlement, Owed, SubscriptionFacts, entitlement
+from provisioner.entitlement import (
+    Entitlement,
+    Owed,
+    SubscriptionFacts,
+    entitlement,
+    entitlement_without_plan,
+)
 from provisioner.notices import Notice, Situation, due, next_due_at, suspension
 from provisioner.specs import Owner, build_spec, change_plan, slug_candidates
 from provisioner.subscription_queries import OVER, Checkout, Instance, Predecessor, Standing, SubscriptionRow
@@ -93,6 +99,35 @@ async def settle(conn: Conn, bought: Bought, ended: Collection[str], offer: Offe
             f" {bought.row.id}"
         )
     return await _Settlement(conn, bought, owed, offer).settle(ended)
+
+
+async def stop(conn: Conn, subscription_id: str, status: str) -> None:
+    """Suspend the instance of a subscription whose status entitles to none, whatever else is wrong with it.
+
+    What was bought, and so for how long data is kept, is not known: the rest stays as it is.
+
+    Args:
+        conn: a transaction that holds the subscription's item.
+        subscription_id: the subscription.
+        status: Stripe's word.
+    """
+    owed = entitlement_without_plan(status)
+    instance_id = await queries.find_instance_id(conn, subscription_id)
+    if instance_id is None or owed.owed is not Owed.SUSPEND:
+        return
+    await hold(conn, Kind.INSTANCE, instance_id)
+    instance = await queries.lock_instance(conn, instance_id)
+    before = instance.spec
+    if instance.subscription_id != subscription_id or before.desired is not Desired.RUNNING:
+        return
+    spec = replace(before, desired=Desired.SUSPENDED)
+    for reason, message in timeline.changes(before, spec, owed):
+        await queries.record_event(conn, instance_id, reason, message)
+    generation = await queries.update_spec(conn, spec)
+    await enqueue(conn, Kind.INSTANCE, instance_id)
+    situation = Situation(instance_id, subscription_id, spec.title, spec.plan_for_people, None, None, owed)
+    notice = suspension(situation, generation)
+    await write_email(conn, notice.dedupe_key, spec.customer_id, notice.template, notice.data)
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,7 +14,7 @@ from provisioner.clients.stripe import NotFoundError, StripeSubscription
 from provisioner.contract.errors import PermanentError
 from provisioner.contract.ids import FREE_PREFIX
 from provisioner.purchases import Sale, UnknownPriceError, sale
-from provisioner.settlement import Bought, Offer, settle
+from provisioner.settlement import Bought, Offer, settle, stop
 from provisioner.subscription_queries import OVER, SubscriptionRow
 from provisioner.workqueue import Lease, WorkItem
 
@@ -51,11 +51,28 @@ class SubscriptionHandler:
 
         Raises:
             TemporaryError: Stripe did not answer, or somebody else was at the same; nothing changed.
-            PermanentError: the price, customer, plan or status is unknown; nothing changed.
+            PermanentError: the price, customer, plan or status is unknown; nothing changed, but that an
+                instance is suspended of which the status alone says that nobody pays for it.
         """
+        # Whatever is wrong with what was bought: who has it no longer does not run on until a person has
+        # mended that.
         if item.key.startswith(FREE_PREFIX):
-            return await self._settle(lease, lambda conn: self._given(conn, item.key))
+            try:
+                return await self._settle(lease, lambda conn: self._given(conn, item.key))
+            except PermanentError:
+                async with lease.transaction() as conn:
+                    row = (await queries.load_standing(conn, item.key)).row
+                    await stop(conn, item.key, row.status if row else "unknown")
+                raise
         subscription = await self._source.fetch_subscription(item.key)
+        try:
+            return await self._handle_paid(subscription, lease)
+        except PermanentError:
+            async with lease.transaction() as conn:
+                await stop(conn, item.key, subscription.status)
+            raise
+
+    async def _handle_paid(self, subscription: StripeSubscription, lease: Lease) -> datetime | None:
         try:
             sold = self._sale(subscription)
         except UnknownPriceError as error:
@@ -109,8 +126,9 @@ class SubscriptionHandler:
     def _free_plan(self, row: SubscriptionRow) -> Purchase:
         for attempt in ("known", "read again"):
             product = self._catalogue.products.get(row.product)
-            if product is not None and row.plan in product.plans:
-                return Purchase(product, row.plan)
+            plan = product.plan_name(row.plan) if product else None
+            if product is not None and plan is not None:
+                return Purchase(product, plan)
             if attempt == "known":
                 self._reload()
         raise PermanentError(

@@ -114,7 +114,8 @@ def choose(found: Sequence[Subscription], product: str | None) -> Subscription:
 
 def _purchase(product: Product, held: Subscription) -> Purchase | None:
     """What is held in the catalogue's words, as far as it still has them."""
-    if held.plan not in product.plans:
+    plan = product.plan_name(held.plan)
+    if plan is None:
         return None
     add_ons = {name: count for name, count in held.add_ons.items() if name in product.add_ons}
-    return Purchase(product, held.plan, held.quantity, add_ons)
+    return Purchase(product, plan, held.quantity, add_ons)

@@ -236,6 +236,13 @@ async def shown(api: Api, person: Person, **params: str) -> Any:  # noqa: ANN401
     return answer.json()["id"] if answer.status_code == 200 else problem(answer)
 
 
+async def test_a_plan_is_known_by_the_name_it_had_before(api: Api) -> None:
+    person = await api.sign_up()
+    await add_subscription(api, person[0], product="synthstack", plan="agency")
+    view = (await api.client.get(SUBSCRIPTION, headers=person[1])).json()
+    assert (view["title"], view["limits"]["credits_per_day"]) == ("Agency", 500)
+
+
 async def test_of_several_subscriptions_the_live_one_is_meant(api: Api) -> None:
     person = await api.sign_up()
     assert await shown(api, person) == (404, "no-subscription")

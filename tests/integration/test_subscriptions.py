@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +17,9 @@ from provisioner.queue_view import State
 from provisioner.specs import slug_candidates
 from provisioner.subscriptions import SubscriptionHandler
 from provisioner.workqueue import Lease, LeaseLostError, retry
-from tests.integration.canned_stripe import answering, items, subscription
+from tests.integration.canned_stripe import JULY, answering, items, subscription, telling
 from tests.integration.queue_tools import Pool, expire_lease, one_pass, row, run_sql, until, working
-from tests.integration.settled import everything, instances, only, timeline
+from tests.integration.settled import everything, instances, mails, only, timeline
 from tests.integration.shop import OFFER, PROFESSIONAL, STARTER, Shop, open_shop
 
 
@@ -379,6 +380,37 @@ async def test_what_stripe_should_not_say_changes_nothing_and_parks(
     assert parked.state == State.PARKED
     assert says in str(parked.last_error)
     assert await everything(pool) == before
+
+
+@pytest.mark.parametrize(
+    "lines",
+    [items("of_the_past"), items(STARTER, PROFESSIONAL), items("voxflow_pro")],
+    ids=["an unknown price", "two plans", "another product"],
+)
+async def test_who_pays_nothing_runs_nothing_whatever_is_wrong_with_what_they_bought(
+    pool: Pool, shop: Shop, tmp_path: Path, lines: dict[str, Any]
+) -> None:
+    for product, keys in (("mindroom", (STARTER, PROFESSIONAL)), ("voxflow", ("voxflow_pro",))):
+        (tmp_path / f"{product}.yaml").write_text(two_plans(product, *keys))
+    good = subscription(customer=(await shop.buyer()).stripe_id, items=items(STARTER))
+    said = {"sub_1": good}
+    async with telling(said) as client:
+        handler = SubscriptionHandler(client, lambda: load_catalogue(tmp_path), OFFER)
+        await shop.settle("sub_1", handler)
+        born = await only(pool)
+        for status in ("active", "unpaid", "canceled", "canceled"):
+            said["sub_1"] = good | {"items": lines, "status": status, "ended_at": JULY}
+            assert (await shop.settle("sub_1", handler)).state == State.PARKED
+            runs = (await only(pool)).spec.desired is Desired.RUNNING
+            assert runs == (status == "active")
+        stopped = await only(pool)
+        assert stopped.spec == replace(born.spec, desired=Desired.SUSPENDED)
+        assert stopped.delete_at is None, "for how long data is kept is not known either"
+        assert [template for template, _ in await mails(pool)] == ["suspended"]
+        assert stopped.generation == born.generation + 1
+        said["sub_1"] = good
+        assert (await shop.settle("sub_1", handler)).last_error is None
+        assert (await only(pool)).spec == born.spec
 
 
 def two_plans(product: str, *keys: str) -> str:

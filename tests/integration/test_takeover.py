@@ -2,6 +2,7 @@
 
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 
 import pytest
 
@@ -264,6 +265,25 @@ async def test_a_free_plan_that_its_customer_ends_is_suspended_and_kept_for_a_wh
     await run_sql(pool, "UPDATE subscription SET ended_at = now() - interval '31 days'")
     await settle(shop, FREE)
     assert (await only(pool)).spec.desired is Desired.DELETED
+
+
+async def test_a_free_plan_goes_on_under_its_new_name_and_can_be_ended_when_it_is_sold_no_more(
+    pool: Pool, shop: Shop, tmp_path: Path
+) -> None:
+    await given_free(shop, await shop.buyer(), "acme")
+    await settle(shop, FREE)
+    file = tmp_path / "mindroom.yaml"
+    sold = (Path("catalogue") / file.name).read_text()
+    file.write_text(sold.replace("\n  free:\n", "\n  hobby:\n    aliases: [free]\n"))
+    handler = SubscriptionHandler(shop.client, lambda: load_catalogue(tmp_path), OFFER)
+    assert (await settle(shop, FREE, handler)).last_error is None
+    assert (await only(pool)).spec.plan == "hobby"
+    file.write_text(sold.replace("\n  free:\n", "\n  hobby:\n"))
+    handler = SubscriptionHandler(shop.client, lambda: load_catalogue(tmp_path), OFFER)
+    for status, desired in (("active", Desired.RUNNING), ("canceled", Desired.SUSPENDED)):
+        await run_sql(pool, "UPDATE subscription SET status = %s", status)
+        assert (await settle(shop, FREE, handler)).state == State.PARKED
+        assert (await only(pool)).spec.desired is desired
 
 
 async def test_a_free_plan_after_a_paid_one_has_the_same_instance_with_no_less_storage(
