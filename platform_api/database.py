@@ -32,7 +32,7 @@ def make_pool(url: str) -> Pool:
             connect_timeout=3,
             tcp_user_timeout=5000,
             options=f"-c statement_timeout={milliseconds} -c lock_timeout={milliseconds} "
-            f"-c idle_in_transaction_session_timeout={milliseconds}",
+            f"-c idle_in_transaction_session_timeout={milliseconds} -c timezone=UTC",
         ),
         kwargs={"autocommit": True},
         min_size=2,

@@ -156,7 +156,7 @@ def _pool(settings: Settings) -> Pool:
         connect_timeout=3,
         tcp_user_timeout=5000,
         options=f"-c statement_timeout={STATEMENT_MILLISECONDS} -c lock_timeout={STATEMENT_MILLISECONDS}"
-        f" -c idle_in_transaction_session_timeout={STATEMENT_MILLISECONDS}",
+        f" -c idle_in_transaction_session_timeout={STATEMENT_MILLISECONDS} -c timezone=UTC",
     )
     return AsyncConnectionPool(
         url,

@@ -15,7 +15,7 @@ from scripts.state import from_environment_or_demo
 Row = dict[str, Any]
 
 CONNECT_TIMEOUT = 5
-STATEMENT_TIMEOUT = "15s"
+OPTIONS = "-c statement_timeout=15s -c timezone=UTC"
 
 
 def database_url() -> str:
@@ -37,7 +37,7 @@ async def connect() -> AsyncIterator[AsyncConnection[Row]]:
             database_url(),
             row_factory=dict_row,
             connect_timeout=CONNECT_TIMEOUT,
-            options=f"-c statement_timeout={STATEMENT_TIMEOUT}",
+            options=OPTIONS,
         )
     except OperationalError as error:
         raise CommandError(
@@ -54,7 +54,7 @@ async def open_pool() -> AsyncIterator[AsyncConnectionPool[AsyncConnection[Any]]
     url = make_conninfo(
         database_url(),
         connect_timeout=CONNECT_TIMEOUT,
-        options=f"-c statement_timeout={STATEMENT_TIMEOUT}",
+        options=OPTIONS,
     )
     async with connect():  # it says why it cannot, which a pool does not
         pass

@@ -7,7 +7,7 @@ from datetime import timedelta
 from typing import Any
 
 from prometheus_client import CollectorRegistry
-from psycopg import AsyncConnection
+from psycopg import AsyncConnection, sql
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 from psycopg_pool import AsyncConnectionPool
 
@@ -38,6 +38,13 @@ async def row(pool: Pool, key: str, kind: Kind = Kind.INSTANCE) -> QueueRow:
 async def run_sql(pool: Pool, query: str, *arguments: object) -> None:
     async with pool.connection() as conn:
         await conn.execute(query.encode(), arguments)
+
+
+async def move_to_kiritimati(pool: Pool) -> None:
+    """Have the database tell new connections the time of a place that is 14 hours ahead of UTC."""
+    async with pool.connection() as conn:
+        name = sql.Identifier(conn.info.dbname)
+        await conn.execute(sql.SQL("ALTER DATABASE {} SET timezone TO 'Pacific/Kiritimati'").format(name))
 
 
 async def expire_lease(pool: Pool, key: str) -> None:

@@ -19,7 +19,7 @@ from provisioner.contract.queue import Kind
 from scripts.berth.app import build_app
 from scripts.berth.event_queries import list_events
 from scripts.berth.output import CommandError
-from tests.integration.queue_tools import Pool, row, run_sql
+from tests.integration.queue_tools import Pool, move_to_kiritimati, row, run_sql
 from tests.integration.shop import API_KEY, Shop, open_shop
 
 BERTH = Path(sys.executable).with_name("berth")
@@ -150,6 +150,17 @@ async def test_an_address_is_verified_once(pool: Pool, settings: dict[str, str])
     with pytest.raises(CommandError) as refused:
         await berth(settings, "customers", "verify", "an@example.com")
     assert "did you mean ann@example.com?" in refused.value.remedy
+
+
+async def test_times_are_utcs_wherever_the_database_stands(pool: Pool, settings: dict[str, str]) -> None:
+    await move_to_kiritimati(pool)
+    await run_sql(
+        pool,
+        "INSERT INTO customer (id, email, name, email_verified_at)"
+        " VALUES ('c1', 'ann@example.com', 'Ann', '2026-06-30T12:00:00Z')",
+    )
+    said = await berth(settings, "customers", "verify", "ann@example.com")
+    assert "2026-06-30 12:00 UTC" in said
 
 
 async def test_who_was_made_at_stripe_by_hand_is_linked_once_and_to_one(

@@ -14,7 +14,7 @@ from provisioner.contract.queue import Kind
 from provisioner.subscriptions import SubscriptionHandler
 from provisioner.workqueue import WorkQueue
 from tests.integration.platform_api_support import Api, make_settings, running_api
-from tests.integration.queue_tools import LEASE, Pool, one_pass
+from tests.integration.queue_tools import LEASE, Pool, move_to_kiritimati, one_pass
 from tests.integration.shop import OFFER
 
 CHECKOUT, SUBSCRIPTION = "/v1/billing/checkout", "/v1/billing/subscription"
@@ -234,6 +234,16 @@ async def test_a_customer_sees_what_they_subscribe_to(api: Api) -> None:
 async def shown(api: Api, person: Person, **params: str) -> Any:  # noqa: ANN401 -- JSON
     answer = await api.client.get(SUBSCRIPTION, headers=person[1], params=params)
     return answer.json()["id"] if answer.status_code == 200 else problem(answer)
+
+
+async def test_a_day_is_utcs_wherever_the_database_stands(pool: Pool, database_url: str) -> None:
+    await move_to_kiritimati(pool)
+    async with running_api(make_settings(database_url)) as api:
+        person = await api.sign_up()
+        await add_subscription(api, person[0], current_period_end="2026-06-30T12:00:00Z")
+        view = (await api.client.get(SUBSCRIPTION, headers=person[1])).json()
+    assert view["current_period_end"] == "2026-06-30T12:00:00Z"
+    assert "until 30 June 2026" in view["meaning"]
 
 
 async def test_a_plan_is_known_by_the_name_it_had_before(api: Api) -> None:
