@@ -197,7 +197,10 @@ def _bought(found: StripeSubscription, catalogue: Catalogue) -> dict[str, str | 
 
 def _is_strange(found: StripeSubscription, catalogue: Catalogue) -> bool:
     """Whether the catalogue knows none of its prices."""
-    return all(catalogue.sold_by(item.price_id, item.lookup_key) is None for item in found.items)
+    return all(
+        catalogue.sold_by(item.price_id, item.lookup_key, item.made_for, item.interval) is None
+        for item in found.items
+    )
 
 
 def _counts(add_ons: Mapping[str, int]) -> str | None:

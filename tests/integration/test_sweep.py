@@ -9,6 +9,7 @@ import pytest
 from psycopg.rows import scalar_row
 
 from catalogue.loader import load_catalogue
+from catalogue.stripe_names import BY_AGREEMENT, PRICE_ORIGIN, plan_at_stripe
 from provisioner.catch_up import CatchUp
 from provisioner.clients.stripe import StripeClient
 from provisioner.contract.errors import TemporaryError
@@ -87,6 +88,27 @@ async def test_what_is_another_businesss_is_counted_and_left_alone(pool: Pool, s
     assert swept.foreign == 1
     assert await due(pool) == {unknown_customer, unknown_price}
     assert foreign not in {difference.subscription_id for difference in swept.differences}
+
+
+async def test_what_was_agreed_upon_with_somebody_not_linked_yet_is_not_another_businesss(
+    pool: Pool, shop: Shop
+) -> None:
+    product = plan_at_stripe("mindroom", "enterprise")
+    await shop.official.v1.products.create_async({"id": product, "name": "Enterprise"})
+    made = await shop.official.v1.prices.create_async(
+        {
+            "product": product,
+            "currency": "eur",
+            "unit_amount": 49900,
+            "recurring": {"interval": "year"},
+            "metadata": {PRICE_ORIGIN: BY_AGREEMENT},
+        }
+    )
+    shop.prices["agreed"] = made.id
+    agreed = await shop.pay(await shop.buyer(), "agreed")
+    await run_sql(pool, "UPDATE customer SET stripe_customer_id = NULL")
+    assert (await sweep(shop).run()).foreign == 0
+    assert await due(pool) == {agreed}
 
 
 async def test_free_plans_are_not_looked_for_at_stripe_but_a_vanished_subscription_is_reported(
