@@ -21,6 +21,11 @@ def environment_file() -> Path:
     return state_root() / "demo" / "demo.env"
 
 
+def is_in_environment(name: str) -> bool:
+    """Whether the environment itself has setting `name`, or names its file; a running demo does not count."""
+    return bool(os.environ.get(name) or os.environ.get(f"{name}_FILE"))
+
+
 def from_environment_or_demo(name: str) -> str | None:
     """Return setting `name` from the environment (or the file it names), else so from a running demo."""
     for settings in (os.environ, dotenv_values(environment_file())):

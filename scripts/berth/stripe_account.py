@@ -8,7 +8,7 @@ import stripe
 
 from provisioner.clients.stripe import StripeClient
 from scripts.berth.output import CommandError
-from scripts.state import from_environment_or_demo
+from scripts.state import from_environment_or_demo, is_in_environment
 
 STRIPE_URL = "https://api.stripe.com"
 TIMEOUT = 20.0  # seconds, one try
@@ -16,8 +16,19 @@ RETRIES = 3
 
 
 def stripe_client() -> StripeClient:
-    """Return the client of the Stripe account that is named; `CommandError` when none is."""
-    return StripeClient(*_named())
+    """Return the client of the Stripe account that is named, to go with the database that is.
+
+    Raises:
+        CommandError: none is named, or one of the two is a running demo's and the other is not.
+    """
+    named = _named()
+    if is_named_in_environment() != is_in_environment("BERTH_DATABASE_URL"):
+        demos, own = ("database", "Stripe key") if is_named_in_environment() else ("Stripe key", "database")
+        raise CommandError(
+            f"the {own} is named in the environment, but the {demos} is a demo's",
+            "set both BERTH_DATABASE_URL and BERTH_STRIPE_API_KEY, or neither",
+        )
+    return StripeClient(*named)
 
 
 @asynccontextmanager
@@ -44,7 +55,7 @@ async def official_client() -> AsyncIterator[stripe.StripeClient]:
 
 def is_named_in_environment() -> bool:
     """Whether the environment itself names a Stripe account; a running demo does not count."""
-    return any(os.environ.get(name) for name in ("BERTH_STRIPE_API_KEY", "BERTH_STRIPE_API_KEY_FILE"))
+    return is_in_environment("BERTH_STRIPE_API_KEY")
 
 
 def _named() -> tuple[str, str]:

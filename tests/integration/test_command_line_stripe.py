@@ -137,6 +137,22 @@ async def test_without_a_key_the_error_is_a_sentence_that_names_the_setting(sett
     assert "BERTH_STRIPE_API_KEY" in remedy
 
 
+async def test_a_demos_stripe_is_not_compared_with_another_database(
+    pool: Pool, shop: Shop, settings: dict[str, str], tmp_path: Path
+) -> None:
+    await shop.pay(await shop.buyer())
+    (tmp_path / "demo").mkdir()
+    demo = f"BERTH_STRIPE_API_KEY={API_KEY}\nBERTH_STRIPE_API_URL={shop.url}\n"
+    (tmp_path / "demo" / "demo.env").write_text(demo)
+    for command in ("sync", "replay evt_1"):
+        with pytest.raises(CommandError, match="Stripe key is a demo's"):
+            await berth(settings, "stripe", *command.split())
+    async with pool.connection() as conn:
+        assert (await conn.execute("SELECT FROM stripe_event")).rowcount == 0
+        # Else what the real Stripe tells of the time before would be taken for read.
+        assert (await conn.execute("SELECT FROM stripe_sync")).rowcount == 0
+
+
 async def test_an_address_is_verified_once(pool: Pool, settings: dict[str, str]) -> None:
     await run_sql(pool, "INSERT INTO customer (id, email, name) VALUES ('c1', 'ann@example.com', 'Ann')")
     first, again = [
