@@ -20,17 +20,13 @@ from pydantic import (
 from pydantic.json_schema import JsonSchemaValue
 from pydantic_core import CoreSchema, core_schema
 
+from catalogue.money import WITHOUT_HUNDREDTHS
 from catalogue.problems import RefusedError
 from catalogue.quantity import LARGEST, parse_bytes, parse_millicores
 from catalogue.stripe_names import add_on_at_stripe, plan_at_stripe
 
 Interval = Literal["month", "year"]
 UNLIMITED = "unlimited"
-# https://docs.stripe.com/currencies#zero-decimal and #three-decimal
-WITHOUT_HUNDREDTHS = frozenset(
-    {"bif", "clp", "djf", "gnf", "jpy", "kmf", "krw", "mga", "pyg", "rwf", "vnd", "vuv", "xaf", "xof", "xpf"}
-    | {"bhd", "jod", "kwd", "omr", "tnd"}
-)
 
 
 @dataclass(frozen=True, slots=True)

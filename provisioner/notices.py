@@ -9,6 +9,7 @@ from datetime import datetime, timedelta
 from math import ceil
 from typing import Final, Protocol
 
+from catalogue.money import in_figures
 from provisioner.emails import Template
 from provisioner.entitlement import Entitlement, Owed, date
 
@@ -19,7 +20,7 @@ DELETION_REMINDERS: Final = (timedelta(days=1), timedelta(days=7))
 
 
 class Bill(Protocol):
-    """A bill of Stripe's; `amount_due` in hundredths of `currency`."""
+    """A bill of Stripe's; `amount_due` in the smallest unit of `currency`."""
 
     @property
     def id(self) -> str:
@@ -81,7 +82,7 @@ def due(situation: Situation, now: datetime) -> Iterator[Notice]:
     bill = situation.latest_bill
     # A draft was not tried yet; when the grace period is over, the suspension is told instead.
     if bill is not None and bill.status in UNPAID and owed.owed is Owed.RUN and owed.again_at is not None:
-        amount = f"{bill.amount_due / 100:.2f} {bill.currency.upper()}"
+        amount = f"{in_figures(bill.amount_due, bill.currency)} {bill.currency.upper()}"
         told = {"amount": amount, "suspended_on": date(owed.again_at)}
         yield Notice(f"payment-failed:{bill.id}", Template.PAYMENT_FAILED, about | told)
     if owed.delete_at is not None:

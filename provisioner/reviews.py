@@ -11,6 +11,7 @@ from typing import Any, Protocol
 from psycopg import AsyncConnection
 from psycopg.rows import class_row
 
+from catalogue.money import in_figures
 from provisioner.clients.stripe import StripeCharge
 from provisioner.contract.errors import TemporaryError
 from provisioner.contract.queue import Kind, enqueue, hold
@@ -128,7 +129,7 @@ class ChargeHandler:
 
 def causes(charge: StripeCharge) -> Iterator[Cause]:
     """Yield why a person should look at what a charge paid for: nothing while its money is safely ours."""
-    what = f"charge {charge.id} ({charge.amount / 100:.2f} {charge.currency})"
+    what = f"charge {charge.id} ({in_figures(charge.amount, charge.currency)} {charge.currency})"
     if charge.refunded:
         yield Cause(f"{charge.id}:refunded", f"{what} was refunded in full")
     for dispute in charge.disputes:

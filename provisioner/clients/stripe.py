@@ -47,7 +47,7 @@ class StripeItem:
 
 @dataclass(frozen=True, slots=True)
 class StripeInvoice:
-    """A bill; `amount_due` in hundredths of `currency`; `since` is when it was finalized, else created."""
+    """A bill; `amount_due` in the smallest unit of `currency`; `since`: finalized, else created."""
 
     id: str
     status: str
@@ -108,7 +108,7 @@ class StripeDispute:
 
 @dataclass(frozen=True, slots=True)
 class StripeCharge:
-    """A payment; `amount` in hundredths of `currency`, `refunded` only when all of it went back."""
+    """A payment; `amount` in the smallest unit of `currency`, `refunded` only when all of it went back."""
 
     id: str
     customer_id: str | None

@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
+from catalogue.money import in_figures
 from catalogue.schema import Catalogue
 from catalogue.stripe_names import BY_AGREEMENT, FROM_CATALOGUE, PREFIX
 from scripts.stripe_catalogue.wanted import CheckedPrice, Wanted, WantedPrice, WantedProduct, wanted
@@ -333,5 +334,5 @@ def _money(price: WantedPrice | PriceNow) -> str:
 
 
 def _amount(amount: int | None, currency: str, interval: str | None) -> str:
-    how_much = "no fixed amount" if amount is None else f"{amount / 100:.2f}"
+    how_much = "no fixed amount" if amount is None else in_figures(amount, currency)
     return f"{how_much} {currency} " + ("once" if interval is None else f"a {interval}")

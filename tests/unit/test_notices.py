@@ -71,6 +71,14 @@ def test_a_failed_payment_is_told_once_per_bill_with_the_end_of_the_grace() -> N
     ]
 
 
+@pytest.mark.parametrize(
+    ("currency", "amount"), [("eur", "29.00 EUR"), ("jpy", "2900 JPY"), ("kwd", "2.900 KWD")]
+)
+def test_an_amount_is_told_as_its_currency_is_counted(currency: str, amount: str) -> None:
+    (notice,) = due(failing(5 * DAY, Bill(currency=currency)), NOW)
+    assert notice.data["amount"] == amount
+
+
 @pytest.mark.parametrize("status", ["draft", "paid", "void"])
 def test_a_bill_that_nobody_failed_to_pay_is_not_told(status: str) -> None:
     assert list(due(failing(5 * DAY, Bill(status)), NOW)) == []
