@@ -62,7 +62,8 @@ CREATE TABLE public.instance_event (
     instance_id text NOT NULL,
     at timestamp with time zone DEFAULT now() NOT NULL,
     reason text NOT NULL,
-    message text NOT NULL
+    message text NOT NULL,
+    is_internal boolean DEFAULT false NOT NULL
 );
 
 ALTER TABLE public.instance_event ALTER COLUMN id ADD GENERATED ALWAYS AS IDENTITY (
@@ -278,8 +279,8 @@ CREATE POLICY own ON public.customer TO berth_customer USING ((id = current_sett
 
 CREATE POLICY own ON public.instance TO berth_customer USING ((customer_id = current_setting('berth.customer_id'::text, true)));
 
-CREATE POLICY own ON public.instance_event TO berth_customer USING ((instance_id IN ( SELECT instance.id
-   FROM public.instance)));
+CREATE POLICY own ON public.instance_event TO berth_customer USING (((NOT is_internal) AND (instance_id IN ( SELECT instance.id
+   FROM public.instance))));
 
 CREATE POLICY own ON public.subscription TO berth_customer USING ((customer_id = current_setting('berth.customer_id'::text, true)));
 

@@ -73,8 +73,8 @@ _RAISE = """
 """
 
 _NOTE = """
-    INSERT INTO instance_event (instance_id, reason, message)
-    SELECT id, %s::text, %s::text FROM instance WHERE subscription_id = %s
+    INSERT INTO instance_event (instance_id, reason, message, is_internal)
+    SELECT id, %s::text, %s::text, true FROM instance WHERE subscription_id = %s
 """
 
 _OPEN = """

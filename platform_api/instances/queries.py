@@ -74,12 +74,15 @@ async def get_instance(conn: Connection, customer_id: str, instance_id: str) -> 
 
 
 async def list_events(conn: Connection, instance_id: str, after: int, limit: int) -> list[InstanceEvent]:
-    """Return up to `limit` of the instance's events, oldest first, later than the one numbered `after`."""
+    """Return up to `limit` of the instance's events, oldest first, later than the one numbered `after`.
+
+    What operators noted for themselves is left out, here and by row-level security.
+    """
     async with conn.cursor(row_factory=class_row(InstanceEvent)) as cursor:
         await cursor.execute(
             """
             SELECT id, at, reason, message FROM instance_event
-             WHERE instance_id = %s AND id > %s ORDER BY id LIMIT %s
+             WHERE instance_id = %s AND NOT is_internal AND id > %s ORDER BY id LIMIT %s
             """,
             (instance_id, after, limit),
         )

@@ -60,7 +60,8 @@ async def record_final_backup(conn: AsyncConnection[Any], instance_id: str, note
     if found.rowcount == 0:
         return False
     await conn.execute(
-        "INSERT INTO instance_event (instance_id, reason, message) VALUES (%s, 'FinalBackup', %s)",
+        "INSERT INTO instance_event (instance_id, reason, message, is_internal)"
+        " VALUES (%s, 'FinalBackup', %s, true)",
         (instance_id, note),
     )
     return True

@@ -226,6 +226,9 @@ async def test_invariant_7_a_backup_is_final_only_of_what_is_stopped_and_stays_s
         await berth(settings, *command)
     await run_sql(pool, "UPDATE instance SET phase = 'suspended'")
     assert "recorded" in await berth(settings, *command)
+    async with pool.connection() as conn:
+        found = await conn.execute("SELECT is_internal FROM instance_event WHERE reason = 'FinalBackup'")
+        assert await found.fetchall() == [(True,)], "where a backup is is not for customers to read"
 
 
 async def test_a_check_of_the_schema_fails_while_anything_is_missing(

@@ -180,6 +180,21 @@ async def test_a_page_that_cannot_be_is_a_problem(api: Api, query: str) -> None:
     assert answer.json()["errors"][0]["pointer"] == f"query/{query.split('=', maxsplit=1)[0]}"
 
 
+async def test_what_operators_note_for_themselves_is_not_the_customers_to_read(api: Api) -> None:
+    customer, headers = await api.sign_up()
+    instance = await add_instance(api, customer)
+    await api.rows(
+        "INSERT INTO instance_event (instance_id, reason, message, is_internal)"
+        " VALUES (%s, 'ReviewCleared', 'by ann: looks like fraud', true)",
+        instance,
+    )
+    shown = (await api.client.get(f"/v1/instances/{instance}/events", headers=headers)).json()
+    assert [one["reason"] for one in shown["data"]] == ["Created"]
+    async with customer_transaction(api.pool, customer) as conn:
+        found = await conn.execute("SELECT reason FROM instance_event")
+        assert await found.fetchall() == [("Created",)]
+
+
 async def test_the_timeline_is_read_on_from_where_one_was(api: Api) -> None:
     customer, headers = await api.sign_up()
     instance = await add_instance(api, customer)

@@ -164,6 +164,8 @@ async def test_an_operator_lists_and_clears_reviews(
     cleared = await berth("stripe", "reviews", "clear", bought.subscription, "--reason", "goodwill")
     assert "no more" in cleared
     assert await reasons(pool) == []
+    shown = await rows(pool, b"SELECT reason FROM instance_event WHERE NOT is_internal")
+    assert [one["reason"] for one in shown] == ["Created"], "what operators say of customers is not for them"
     assert "nothing is under review" in await berth("stripe", "reviews")
 
 
