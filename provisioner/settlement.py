@@ -101,8 +101,16 @@ async def settle(conn: Conn, bought: Bought, ended: Collection[str], offer: Offe
     return await _Settlement(conn, bought, owed, offer).settle(ended)
 
 
-async def stop(conn: Conn, subscription_id: str, status: str) -> None:
-    """Suspend the instance of a subscription whose status entitles to none, whatever else is wrong with it.
+class MovedError(PermanentError):
+    """A subscription pays for `product` now, and no longer for the instance it has."""
+
+    def __init__(self, message: str, product: str) -> None:
+        super().__init__(message)
+        self.product = product
+
+
+async def stop(conn: Conn, subscription_id: str, status: str, error: PermanentError) -> None:
+    """Suspend the instance of a subscription that does not pay for it, though it cannot be settled.
 
     What was bought, and so for how long data is kept, is not known: the rest stays as it is.
 
@@ -110,8 +118,11 @@ async def stop(conn: Conn, subscription_id: str, status: str) -> None:
         conn: a transaction that holds the subscription's item.
         subscription_id: the subscription.
         status: Stripe's word.
+        error: why it cannot be settled.
     """
     owed = entitlement_without_plan(status)
+    if owed.owed is not Owed.SUSPEND and isinstance(error, MovedError):
+        owed = Entitlement(Owed.SUSPEND, f"its subscription pays for {error.product} now")
     instance_id = await queries.find_instance_id(conn, subscription_id)
     if instance_id is None or owed.owed is not Owed.SUSPEND:
         return
@@ -200,9 +211,10 @@ class _Settlement:
         if former is not None:
             await self._take_over(instance, former)
         if before.product != row.product:
-            raise PermanentError(
+            raise MovedError(
                 f"subscription {row.id} moved from {before.product} to {row.product}, but an instance cannot"
-                " become another product: move the subscription back and sell a second one"
+                " become another product: move the subscription back and sell a second one",
+                row.product,
             )
         if instance.is_ending:
             return None

@@ -54,22 +54,22 @@ class SubscriptionHandler:
             PermanentError: the price, customer, plan or status is unknown; nothing changed, but that an
                 instance is suspended of which the status alone says that nobody pays for it.
         """
-        # Whatever is wrong with what was bought: who has it no longer does not run on until a person has
+        # Whatever is wrong with what was bought: what is not paid for does not run on until a person has
         # mended that.
         if item.key.startswith(FREE_PREFIX):
             try:
                 return await self._settle(lease, lambda conn: self._given(conn, item.key))
-            except PermanentError:
+            except PermanentError as error:
                 async with lease.transaction() as conn:
                     row = (await queries.load_standing(conn, item.key)).row
-                    await stop(conn, item.key, row.status if row else "unknown")
+                    await stop(conn, item.key, row.status if row else "unknown", error)
                 raise
         subscription = await self._source.fetch_subscription(item.key)
         try:
             return await self._handle_paid(subscription, lease)
-        except PermanentError:
+        except PermanentError as error:
             async with lease.transaction() as conn:
-                await stop(conn, item.key, subscription.status)
+                await stop(conn, item.key, subscription.status, error)
             raise
 
     async def _handle_paid(self, subscription: StripeSubscription, lease: Lease) -> datetime | None:

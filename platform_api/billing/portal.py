@@ -1,4 +1,5 @@
 import hashlib
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from catalogue.schema import Catalogue
@@ -21,8 +22,13 @@ class PortalService:
     stripe: StripeGateway
     public_url: str
 
-    async def open(self, customer: Customer, product: str | None) -> str:
-        """Return the address of a portal session, configured for `product`, else for the only one paid for.
+    async def open(self, customer: Customer, product: str | None, *, is_live: bool = False) -> str:
+        """Return the address of a portal session.
+
+        Args:
+            customer: whose.
+            product: what they asked to manage; what is managed is what they pay for.
+            is_live: whether Stripe says that they subscribe to `product`, though we may not know it yet.
 
         Raises:
             Problem: 400, no such product; 409, nothing was ever bought; 502 or 503, Stripe will not.
@@ -37,10 +43,11 @@ class PortalService:
                 problems.NOTHING_BOUGHT,
                 "You have not bought anything yet: POST /v1/billing/checkout is where to start.",
             )
-        if product is None and len(paid_for) == 1:
-            product = paid_for[0]
+        if product is not None and is_live:
+            paid_for[product] = True
+        offered = whose_plans(product, paid_for)
         try:
-            return await self.stripe.open_portal(account, product, f"{self.public_url}/billing/left")
+            return await self.stripe.open_portal(account, offered, f"{self.public_url}/billing/left")
         except CustomerGoneError as error:
             raise Problem(
                 problems.NOTHING_BOUGHT,
@@ -75,3 +82,20 @@ class PortalService:
         """
         link = await self.find_link(token)
         return await self.open(link.customer, None)
+
+
+def whose_plans(asked: str | None, paid_for: Mapping[str, bool]) -> str | None:
+    """Return the product whose plans a portal offers, None for no particular one's. Pure.
+
+    A portal lets any subscription be switched to what it offers, so it does not offer another product's plans
+    to who could switch to them.
+
+    Args:
+        asked: the product it is asked for, if any.
+        paid_for: each product that was ever subscribed to, and whether it is now.
+    """
+    live = [product for product, is_live in paid_for.items() if is_live]
+    if asked is not None and (asked in live or not live):
+        return asked
+    candidates = live or list(paid_for)
+    return candidates[0] if len(candidates) == 1 else None

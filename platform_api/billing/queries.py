@@ -89,13 +89,16 @@ async def held_subscriptions(conn: Connection, customer_id: str, product: str) -
         return await cursor.fetchall()
 
 
-async def products_paid_for(conn: Connection, customer_id: str) -> list[str]:
-    """Return the products the customer ever subscribed to at Stripe, as far as we know."""
+async def products_paid_for(conn: Connection, customer_id: str) -> dict[str, bool]:
+    """Return the products the customer ever subscribed to at Stripe, as far as we know, and whether still."""
     cursor = await conn.execute(
-        "SELECT DISTINCT product FROM subscription WHERE customer_id = %s AND source = 'stripe'",
-        (customer_id,),
+        """
+        SELECT product, bool_or(status <> ALL(%s)) FROM subscription
+         WHERE customer_id = %s AND source = 'stripe' GROUP BY product
+        """,
+        (list(NOT_LIVE), customer_id),
     )
-    return [row[0] for row in await cursor.fetchall()]
+    return dict(await cursor.fetchall())
 
 
 async def open_checkout(conn: Connection, customer_id: str, product: str) -> Checkout | None:

@@ -75,7 +75,7 @@ class BillingService:
         )
 
     async def _open_portal(self, customer: Customer, offer: Offer, subscription_id: str) -> OpenCheckout:
-        url = await self.portal.open(customer, offer.product.product)
+        url = await self.portal.open(customer, offer.product.product, is_live=True)
         async with customer_transaction(self.pool, customer.id) as conn:
             slug = await queries.slug_of_subscription(conn, subscription_id)
         return OpenCheckout(kind="portal", id=subscription_id, url=url, slug=slug, expires_at=None)

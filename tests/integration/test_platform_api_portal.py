@@ -75,15 +75,35 @@ async def shop(database_url: str) -> AsyncIterator[Shop]:
     await transport.close_async()  # type: ignore[no-untyped-call]  # the library leaves it untyped
 
 
-async def test_the_portal_is_the_customers_and_configured_for_what_they_bought(shop: Shop) -> None:
+async def test_the_portal_is_the_customers_and_configured_for_what_they_pay_for(shop: Shop) -> None:
     _, headers = await shop.buyer()
     default = (await shop.client.v1.billing_portal.configurations.list_async()).data[0].id
     mindroom, voxflow = await shop.configure("mindroom"), await shop.configure("voxflow")
-    for body in (None, {}, {"product": "mindroom"}, {"product": "voxflow"}, {"product": "synthstack"}):
-        answer = await shop.api.client.post(PORTAL, json=body, headers=headers)
-        assert answer.status_code == 201, answer.text
-        assert answer.json()["url"].startswith(f"{shop.url}/p/session/")
-    assert await shop.configurations_used() == [mindroom, mindroom, mindroom, voxflow, default]
+
+    async def used(*bodies: dict[str, str] | None) -> list[str]:
+        before = len(await shop.configurations_used())
+        for body in bodies:
+            answer = await shop.api.client.post(PORTAL, json=body, headers=headers)
+            assert answer.status_code == 201, answer.text
+            assert answer.json()["url"].startswith(f"{shop.url}/p/session/")
+        return (await shop.configurations_used())[before:]
+
+    asked: list[dict[str, str]] = [{}, {"product": "mindroom"}, {"product": "voxflow"}]
+    # In another product's portal they could switch to its cheapest plan, and go on with what they have.
+    assert await used(None, *asked) == [mindroom] * 4
+    bought = "UPDATE subscription SET status = 'canceled' RETURNING customer_id"
+    [(customer,)] = await shop.api.rows(bought)
+    assert await used(*asked) == [mindroom, mindroom, voxflow]
+    for id_, product in (("sub_2", "voxflow"), ("sub_3", "mindroom")):
+        await shop.api.rows(
+            "INSERT INTO subscription (id, customer_id, product, plan, status)"
+            " VALUES (%s, %s, %s, 'pro', 'past_due')",
+            id_,
+            customer,
+            product,
+        )
+        wanted = {"sub_2": [voxflow] * 3, "sub_3": [default, mindroom, voxflow]}
+        assert await used(*asked) == wanted[id_]
 
 
 async def test_a_configuration_that_was_replaced_stops_nobody(shop: Shop) -> None:
