@@ -10,7 +10,12 @@ from psycopg.rows import class_row, scalar_row
 from psycopg_pool import AsyncConnectionPool
 
 from catalogue.schema import Catalogue
-from provisioner.clients.stripe import NotFoundError, StripeSubscription
+from provisioner.clients.stripe import (
+    NotFoundError,
+    StripeSubscription,
+    UnreadableError,
+    UnreadableSubscription,
+)
 from provisioner.contract.errors import PermanentError
 from provisioner.contract.queue import Kind, enqueue
 from provisioner.purchases import sale
@@ -31,7 +36,7 @@ _OURS = "SELECT stripe_customer_id FROM customer WHERE stripe_customer_id = ANY(
 class SubscriptionSource(Protocol):
     """Where subscriptions are: Stripe."""
 
-    def list_subscriptions(self) -> AsyncIterator[StripeSubscription]:
+    def list_subscriptions(self) -> AsyncIterator[StripeSubscription | UnreadableSubscription]:
         """Every subscription that was not canceled."""
         ...
 
@@ -112,7 +117,9 @@ class Sweep:
         strange: list[StripeSubscription] = []
         async for found in self._source.list_subscriptions():
             listed.add(found.id)
-            if found.id not in held and _is_strange(found, catalogue):
+            if isinstance(found, UnreadableSubscription):
+                differences.append(_unreadable(found.id))
+            elif found.id not in held and _is_strange(found, catalogue):
                 strange.append(found)
             else:
                 differences += compare(held.get(found.id), found, catalogue)
@@ -145,11 +152,18 @@ class Sweep:
             return compare(row, await self._source.fetch_subscription(row.id), catalogue)
         except NotFoundError:
             return [Difference(row.id, "subscription", row.status, None)]
+        except UnreadableError:
+            return [_unreadable(row.id)]
 
     async def _enqueue(self, ids: Sequence[str]) -> None:
         for start in range(0, len(ids), BATCH):
             async with self._pool.connection() as conn:
                 await enqueue(conn, Kind.SUBSCRIPTION, *ids[start : start + BATCH])
+
+
+def _unreadable(subscription_id: str) -> Difference:
+    """Its handler says what is not understood."""
+    return Difference(subscription_id, "form", "understood", "not understood")
 
 
 def compare(held: Held | None, found: StripeSubscription, catalogue: Catalogue) -> list[Difference]:

@@ -29,6 +29,17 @@ class NotFoundError(PermanentError):
     """Stripe has no object of that id."""
 
 
+class UnreadableError(PermanentError):
+    """Stripe describes an object in a way that Berth does not understand."""
+
+
+@dataclass(frozen=True, slots=True)
+class UnreadableSubscription:
+    """One in a list that Berth does not understand; fetching it says what."""
+
+    id: str
+
+
 @dataclass(frozen=True, slots=True)
 class StripeItem:
     """One line of a subscription.
@@ -178,7 +189,7 @@ class StripeClient:
             raise _translated(error, what) from error
         return [_invoice(_read(_Invoice, invoice.to_dict(), what)) for invoice in page.data]
 
-    async def list_subscriptions(self) -> AsyncIterator[StripeSubscription]:
+    async def list_subscriptions(self) -> AsyncIterator[StripeSubscription | UnreadableSubscription]:
         """Every subscription that was not canceled, newest first.
 
         Raises:
@@ -187,7 +198,10 @@ class StripeClient:
         ask = self._client.v1.subscriptions.list_async
         async for page in self._pages(ask, {}, "the list of subscriptions"):
             for found in page:
-                yield _subscription(found)
+                try:
+                    yield _subscription(found)
+                except UnreadableError:
+                    yield UnreadableSubscription(found["id"])
 
     async def list_events(
         self, since: datetime, until: datetime | None, types: Sequence[str]
@@ -437,7 +451,7 @@ def _read(model: type[M], raw: Mapping[str, Any], what: str) -> M:
         return model.model_validate(raw)
     except ValidationError as error:
         fields = ", ".join(sorted({".".join(map(str, e["loc"])) for e in error.errors()}))
-        raise PermanentError(
+        raise UnreadableError(
             f"Stripe's answer about {what} has fields Berth does not understand ({fields}): upgrade Berth"
         ) from error
 

@@ -17,7 +17,7 @@ from provisioner.contract.inbox import ACTED_UPON, parse_event, store_events
 from provisioner.contract.queue import Kind, nudge
 from provisioner.scheduler import Scheduler
 from provisioner.sweep import Difference, Sweep
-from tests.integration.canned_stripe import answering
+from tests.integration.canned_stripe import answering, subscription
 from tests.integration.queue_tools import Pool, one_pass, row, run_sql
 from tests.integration.shop import Shop, open_shop
 
@@ -216,6 +216,25 @@ async def test_several_at_once_take_each_event_in_once(pool: Pool, shop: Shop) -
         caught = await asyncio.gather(*(CatchUp(pool, client).run() for client in (shop.client, other)))
     missed = [id_ for one in caught for id_ in one.missed]
     assert sorted(missed) == sorted(await inbox(pool))
+
+
+async def test_invariant_10_one_subscription_that_is_not_understood_stops_no_sweep(
+    pool: Pool, shop: Shop
+) -> None:
+    buyer = await shop.buyer()
+    await run_sql(
+        pool,
+        "INSERT INTO subscription (id, customer_id, product, plan, status)"
+        " VALUES ('sub_unlisted', %s, 'mindroom', 'starter', 'active')",
+        buyer.id,
+    )
+    strange = subscription("sub_strange", items={"object": "list", "data": []})
+    listed = [strange, subscription("sub_new", customer=buyer.stripe_id)]
+    answers = {"object": "list", "data": listed, "has_more": False, "url": "/v1/subscriptions"}
+    unlisted = subscription("sub_unlisted", created=None)
+    async with answering((200, {}, answers), (200, {}, unlisted)) as (client, _):
+        await Sweep(pool, client, load_catalogue).run()
+    assert await due(pool) == {"sub_strange", "sub_new", "sub_unlisted"}
 
 
 Answer = tuple[int, dict[str, str], object]
