@@ -108,16 +108,24 @@ class GoCommand:
     ) -> str:
         """Run `go` in `folder`; `read` gets each line of its stderr, its stdout is returned."""
         what = f"go {' '.join(arguments[:2])} in {folder}"
-        process = await asyncio.create_subprocess_exec(
-            self.path,
-            *arguments,
-            cwd=folder,
-            env=_environment(),
-            stdin=asyncio.subprocess.DEVNULL,
-            stdout=asyncio.subprocess.PIPE,
-            stderr=asyncio.subprocess.PIPE,
-            limit=_LONGEST_LINE_BYTES,
+        starting = asyncio.create_task(
+            asyncio.create_subprocess_exec(
+                self.path,
+                *arguments,
+                cwd=folder,
+                env=_environment(),
+                stdin=asyncio.subprocess.DEVNULL,
+                stdout=asyncio.subprocess.PIPE,
+                stderr=asyncio.subprocess.PIPE,
+                limit=_LONGEST_LINE_BYTES,
+            )
         )
+        try:
+            process = await asyncio.shield(starting)
+        except asyncio.CancelledError:
+            # Left to itself, asyncio would kill `go` alone and wait for the compilers that hold its pipes.
+            await _end(await starting)
+            raise
         try:
             async with asyncio.timeout(timeout_seconds):
                 answer, problems = await _communicate(process, read)
