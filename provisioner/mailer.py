@@ -24,6 +24,13 @@ from provisioner.workqueue import Lease, WorkItem
 # For each exchange with the server, seconds.
 SMTP_TIMEOUT = 15.0
 
+# Not this e-mail is refused but whoever sends it: once that is mended, all go out by themselves.
+_REFUSING_US = (
+    aiosmtplib.SMTPAuthenticationError,
+    aiosmtplib.SMTPConnectResponseError,
+    aiosmtplib.SMTPHeloError,
+)
+
 # Whom it goes to is looked up now: an address may have changed since the e-mail was written.
 _LOAD = """
     SELECT o.id, o.dedupe_key, o.template, o.data, o.sent_at, o.customer_id, c.email, c.name
@@ -194,6 +201,10 @@ class EmailHandler:
         except aiosmtplib.SMTPRecipientsRefused as error:
             codes = {refused.code for refused in error.recipients}
             raise _refused(max(codes), key) from error
+        except _REFUSING_US as error:
+            raise TemporaryError(
+                f"the mail server {server.host}:{server.port} refuses us ({error.code}): check BERTH_SMTP_URL"
+            ) from error
         except aiosmtplib.SMTPResponseException as error:
             raise _refused(error.code, key) from error
         except (aiosmtplib.SMTPException, OSError, TimeoutError) as error:

@@ -8,7 +8,7 @@ from email.message import EmailMessage
 from hashlib import sha256
 
 import pytest
-from aiosmtpd.smtp import SMTP, Envelope, Session
+from aiosmtpd.smtp import SMTP, AuthResult, Envelope, Session
 
 from provisioner.contract.errors import PermanentError, TemporaryError
 from provisioner.contract.queue import Kind
@@ -153,6 +153,24 @@ async def test_the_servers_answer_decides_whether_to_try_again(
     with pytest.raises(error, match=answer[:3]):
         await send_due(pool, queue, server)
     assert await sent(pool) == [False]
+
+
+async def test_a_mail_server_that_refuses_us_has_not_refused_the_email(pool: Pool, queue: WorkQueue) -> None:
+    def refuse(*_: object) -> AuthResult:
+        return AuthResult(success=False, handled=False)
+
+    def accept() -> SMTP:
+        return SMTP(Mailbox(), loop=loop, authenticator=refuse, auth_require_tls=False)
+
+    loop = asyncio.get_running_loop()
+    await write(pool)
+    async with await loop.create_server(accept, "127.0.0.1", 0) as server:
+        port = server.sockets[0].getsockname()[1]
+        with pytest.raises(TemporaryError, match="BERTH_SMTP_URL") as refused:
+            await send_due(
+                pool, queue, MailServer("127.0.0.1", port, tls=False, username="berth", password="hunter2")
+            )
+    assert "hunter2" not in str(refused.value)
 
 
 async def test_a_mail_server_that_is_away_is_asked_again(pool: Pool, queue: WorkQueue) -> None:
